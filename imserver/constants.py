@@ -1,0 +1,142 @@
+"""Numbers and names fixed by the OpenIM protocol. Nothing here is ours to choose."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ReqIdentifier(IntEnum):
+    """What a WebSocket frame asks for or announces."""
+
+    GET_NEWEST_SEQ = 1001
+    PULL_MSG_BY_RANGE = 1002
+    SEND_MSG = 1003
+    PULL_MSG_BY_SEQ_LIST = 1005
+    GET_CONV_MAX_READ_SEQ = 1006
+    GET_LAST_MESSAGE = 1007
+    PUSH_MSG = 2001
+    KICK_ONLINE = 2002
+    LOGOUT = 2003
+    SET_BACKGROUND = 2004
+    SUB_USER_ONLINE_STATUS = 2005
+
+
+class SessionType(IntEnum):
+    SINGLE = 1
+    WRITE_GROUP = 2
+    GROUP = 3
+    NOTIFICATION = 4
+
+
+class MsgStatus(IntEnum):
+    SENDING = 1
+    SUCCESS = 2
+    FAILED = 3
+    DELETED = 4
+    FILTERED = 5
+
+
+class MsgFrom(IntEnum):
+    USER = 100
+    SYSTEM = 200
+
+
+class ContentType(IntEnum):
+    TEXT = 101
+    PICTURE = 102
+    VOICE = 103
+    VIDEO = 104
+    FILE = 105
+    AT_TEXT = 106
+    CUSTOM = 110
+    REVOKE = 111
+    TYPING = 113
+    QUOTE = 114
+    MARKDOWN_TEXT = 118
+    OA_NOTIFICATION = 1400
+    MSG_REVOKE = 2101
+    DELETE_MSGS = 2102
+    HAS_READ_RECEIPT = 2200
+
+
+NOTIFICATION_BEGIN = 1000
+NOTIFICATION_END = 5000
+
+
+class Platform(IntEnum):
+    IOS = 1
+    ANDROID = 2
+    WINDOWS = 3
+    OSX = 4
+    WEB = 5
+    MINI_WEB = 6
+    LINUX = 7
+    APAD = 8
+    IPAD = 9
+    ADMIN = 10
+    HARMONY_OS = 11
+
+
+#: Class of each platform, for the multi-terminal policies.
+PLATFORM_CLASS: dict[int, str] = {
+    Platform.IOS: "Mobile",
+    Platform.ANDROID: "Mobile",
+    Platform.WINDOWS: "PC",
+    Platform.OSX: "PC",
+    Platform.WEB: "Web",
+    Platform.MINI_WEB: "MiniWeb",
+    Platform.LINUX: "PC",
+    Platform.APAD: "Pad",
+    Platform.IPAD: "Pad",
+    Platform.ADMIN: "Admin",
+    Platform.HARMONY_OS: "HarmonyOS",
+}
+
+
+class LoginPolicy(IntEnum):
+    """Multi-terminal login: who stays when a user logs in again."""
+
+    NO_KICK = 0
+    ONE_PER_PLATFORM = 1
+    ONE_PER_CLASS = 4
+    PC_AND_OTHER = 5
+
+
+class TokenState(IntEnum):
+    NORMAL = 0
+    INVALID = 1
+    KICKED = 2
+    EXPIRED = 3
+
+
+class RecvMsgOpt(IntEnum):
+    RECEIVE = 0
+    NOT_RECEIVE = 1
+    RECEIVE_NOT_NOTIFY = 2
+
+
+class AppManagerLevel(IntEnum):
+    ORDINARY = 1
+    ADMIN = 2
+    NOTIFICATION = 3
+    ROBOT = 4
+
+
+class Option:
+    """Keys of ``MsgData.options``. An absent key means true."""
+
+    HISTORY = "history"
+    PERSISTENT = "persistent"
+    OFFLINE_PUSH = "offlinePush"
+    UNREAD_COUNT = "unreadCount"
+    CONVERSATION_UPDATE = "conversationUpdate"
+    SENDER_CONVERSATION_UPDATE = "senderConversationUpdate"
+    SENDER_SYNC = "senderSync"
+    NOT_PRIVATE = "notPrivate"
+    REACTION_FROM_CACHE = "reactionFromCache"
+    IS_NOT_NOTIFICATION = "isNotNotification"
+    IS_SEND_MSG = "isSendMsg"
+
+
+#: Messages in one MongoDB document.
+MSGS_PER_BLOCK = 100

@@ -1,0 +1,132 @@
+"""Errors that reach a client: one class a code, the same numbers in REST and WebSocket answers.
+
+``IMError`` subclasses carry OpenIM's code and name; the text given to the constructor is the detail (``errDlt``).
+A raised ``IMError`` means that the request changed nothing.
+"""
+
+from __future__ import annotations
+
+
+class IMError(Exception):
+    """Base of every error with a code. ``code`` and ``name`` go to the client, ``detail`` says what to do."""
+
+    code = 500
+    name = "ServerInternalError"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.name)
+        self.detail = detail
+
+
+class InternalError(IMError):
+    """Something failed that the client cannot mend."""
+
+
+class ArgsError(IMError):
+    code, name = 1001, "ArgsError"
+
+
+class NoPermission(IMError):
+    code, name = 1002, "NoPermissionError"
+
+
+class DuplicateKey(IMError):
+    code, name = 1003, "DuplicateKeyError"
+
+
+class RecordNotFound(IMError):
+    code, name = 1004, "RecordNotFoundError"
+
+
+class UserIDNotFound(IMError):
+    code, name = 1101, "UserIDNotFoundError"
+
+
+class RegisteredAlready(IMError):
+    code, name = 1102, "RegisteredAlreadyError"
+
+
+class GroupIDNotFound(IMError):
+    code, name = 1201, "GroupIDNotFoundError"
+
+
+class NotInGroup(IMError):
+    code, name = 1203, "NotInGroupYetError"
+
+
+class GroupDismissed(IMError):
+    code, name = 1204, "DismissedAlreadyError"
+
+
+class BlockedByPeer(IMError):
+    code, name = 1302, "BlockedByPeer"
+
+
+class NotPeersFriend(IMError):
+    code, name = 1303, "NotPeersFriend"
+
+
+class MutedInGroup(IMError):
+    code, name = 1402, "MutedInGroup"
+
+
+class MutedGroup(IMError):
+    code, name = 1403, "MutedGroup"
+
+
+class TokenError(IMError):
+    """Base of the codes 1501 to 1507: they log the client out, so nothing else may use them."""
+
+
+class TokenExpired(TokenError):
+    code, name = 1501, "TokenExpiredError"
+
+
+class TokenInvalid(TokenError):
+    code, name = 1502, "TokenInvalidError"
+
+
+class TokenMalformed(TokenError):
+    code, name = 1503, "TokenMalformedError"
+
+
+class TokenNotValidYet(TokenError):
+    code, name = 1504, "TokenNotValidYetError"
+
+
+class TokenUnknown(TokenError):
+    code, name = 1505, "TokenUnknownError"
+
+
+class TokenKicked(TokenError):
+    code, name = 1506, "TokenKickedError"
+
+
+class TokenNotExist(TokenError):
+    code, name = 1507, "TokenNotExistError"
+
+
+class TooManyConnections(IMError):
+    code, name = 1601, "ConnOverMaxNumLimit"
+
+
+class ConnectionArgsError(IMError):
+    code, name = 1602, "ConnArgsErr"
+
+
+class DatabaseUnavailable(IMError):
+    """MongoDB cannot be reached; what Redis holds still works."""
+
+    code, name = 90002, "DatabaseError"
+
+
+class ServerBusy(IMError):
+    """Back-pressure: a log is full. Not in OpenIM's table; clients treat it as a failed send and may repeat it."""
+
+    code, name = 90101, "ServerBusyError"
+
+
+class StorageUnavailable(IMError):
+    """Redis cannot be reached, so nothing can be accepted."""
+
+    code, name = 90004, "NetworkError"
