@@ -1,0 +1,173 @@
+"""The life of one socket: handshake, decode, hand to an action, encode, close. No business rules.
+
+Overrides two costs of Channels' consumer: the hop to a thread before each event (it closes ORM connections, of which
+there are none here) and the channel of its own (the node's dispatcher writes to connections directly).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import orjson
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+
+from gateway import close, handlers
+from gateway.codecs import gzip_compressor
+from gateway.codecs.base import CodecError, Request
+from gateway.connections import Connection
+from gateway.handshake import Handshake, HandshakeRefused, accept_handshake, result_json
+from gateway.node import get_node
+from imserver import metrics
+from imserver.actions import presence
+from imserver.conf import get_config
+
+logger = logging.getLogger(__name__)
+
+
+class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.scope = scope
+        self.base_send = send
+        self.connection: Connection | None = None
+        self.session: handlers.Session | None = None
+        try:
+            while True:
+                await self.dispatch(await receive())
+        except StopConsumer:
+            pass
+        finally:
+            if self.connection is not None:
+                await asyncio.shield(get_node().leave(self.connection))
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        try:
+            if kind == "websocket.receive":
+                await self.websocket_receive(message)
+            elif kind == "websocket.connect":
+                await self.websocket_connect()
+            elif kind == "websocket.disconnect":
+                raise StopConsumer
+        except StopConsumer:
+            raise
+        except Exception as error:
+            logger.error("connection failed", extra={"action": "connection"}, exc_info=error)
+            if self.connection is None:
+                await self.base_send({"type": "websocket.close", "code": close.INTERNAL_ERROR.code})
+                raise StopConsumer from error
+            self.connection.close(close.INTERNAL_ERROR)
+
+    # -- connect
+
+    async def websocket_connect(self) -> None:
+        node, config = get_node(), get_config()
+        try:
+            handshake = await accept_handshake(self.scope, len(node.connections), config.max_connections)
+        except HandshakeRefused as refused:
+            await self._refuse(refused)
+            raise StopConsumer from refused
+        if node.is_draining:
+            await self.base_send({"type": "websocket.close", "code": close.RESTART.code})
+            raise StopConsumer
+        await self.base_send({"type": "websocket.accept"})
+        self.connection = Connection(
+            self.base_send,
+            user_id=handshake.user_id,
+            platform_id=handshake.platform_id,
+            token=handshake.token,
+            codec=handshake.codec,
+            is_compressed=handshake.is_compressed,
+            queue_limit=config.send_queue_frames,
+        )
+        self.session = handlers.Session(self.connection)
+        if handshake.wants_result:
+            self.connection.send_text(result_json())
+        await self._join(self.connection, handshake)
+
+    async def _join(self, connection: Connection, handshake: Handshake) -> None:
+        others = await get_node().join(connection)
+        kicked = await presence.kick_for_login(connection.user_id, connection.platform_id, connection.token, others)
+        logger.info(
+            "connected",
+            extra={
+                "action": "connect",
+                "operation_id": handshake.operation_id,
+                "user_id": connection.user_id,
+                "platform_id": connection.platform_id,
+                "codec": connection.codec.name,
+                "kicked": kicked,
+            },
+        )
+
+    async def _refuse(self, refused: HandshakeRefused) -> None:
+        """A client that asked for a text frame gets one; the others get the JSON as the upgrade's HTTP answer."""
+        error = refused.error
+        logger.info("handshake refused", extra={"action": "connect", "code": error.code, "detail": error.detail})
+        text = result_json(error)
+        if refused.in_frame:
+            await self.base_send({"type": "websocket.accept"})
+            await self.base_send({"type": "websocket.send", "text": text})
+            await self.base_send({"type": "websocket.close", "code": close.HANDSHAKE_REFUSED.code})
+        elif "websocket.http.response" in (self.scope.get("extensions") or {}):
+            headers = [(b"content-type", b"application/json; charset=utf-8")]
+            await self.base_send({"type": "websocket.http.response.start", "status": 200, "headers": headers})
+            await self.base_send({"type": "websocket.http.response.body", "body": text.encode()})
+        else:
+            # Daphne has no such extension: a bare 403. Clients that read the body retry; see docs/compatibility.md.
+            await self.base_send({"type": "websocket.close", "code": close.HANDSHAKE_REFUSED.code})
+
+    # -- receive
+
+    async def websocket_receive(self, message: dict[str, Any]) -> None:
+        connection, session = self.connection, self.session
+        if connection is None or session is None:
+            return
+        metrics.FRAMES_RECEIVED.inc()
+        frame = message.get("bytes")
+        text = message.get("text")
+        if frame is None and text is not None:
+            if self._is_control_text(connection, text):
+                return
+            frame = text.encode()
+        if len(frame) > get_config().max_frame_bytes:
+            connection.close(close.FRAME_TOO_BIG)
+            return
+        request = self._decode(connection, frame)
+        if request is not None:
+            await session.handle(request)
+
+    def _is_control_text(self, connection: Connection, text: str) -> bool:
+        """Text pings, and everything else that is not a request; true when nothing is left to do."""
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            value = None
+        kind = value.get("type") if isinstance(value, dict) else None
+        if kind == "ping":
+            connection.send_text(orjson.dumps({"type": "pong", "body": value.get("body")}).decode())
+            return True
+        if kind == "pong":
+            return True
+        if connection.codec.is_text:
+            return False
+        connection.close(close.BAD_FRAME)
+        return True
+
+    def _decode(self, connection: Connection, frame: bytes) -> Request | None:
+        try:
+            if connection.is_compressed:
+                frame = gzip_compressor.decompress(frame, get_config().max_message_bytes)
+            request = connection.codec.decode_request(frame)
+        except CodecError as error:
+            logger.info(
+                "frame not understood", extra={"action": "decode", "user_id": connection.user_id, "error": str(error)}
+            )
+            connection.close(close.BAD_FRAME)
+            return None
+        if request.send_id != connection.user_id:
+            connection.close(close.WRONG_SENDER)
+            return None
+        return request

@@ -1,0 +1,163 @@
+"""This process as a gateway node: its name, its heartbeat, the dispatcher that writes pushes, and draining.
+
+The channel layer is at most once. A push that is lost is found by the client's next pull, so nothing here retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from functools import cache
+from typing import Any
+
+import redis
+from channels.layers import get_channel_layer
+
+from gateway import close
+from gateway.codecs.base import Response
+from gateway.connections import Connection, ConnectionTable
+from imserver import metrics
+from imserver.actions.presence import KICK_EVENT, token_digest
+from imserver.conf import get_config
+from imserver.constants import ReqIdentifier
+from imserver.storage.clients import close_async_clients, get_async_redis
+from imserver.storage.routes import Route, Routes
+
+logger = logging.getLogger(__name__)
+
+#: Name of the push stage's event (tasks/push/online.py).
+PUSH_EVENT = "push.frames"
+
+
+class Node:
+    def __init__(self) -> None:
+        config = get_config()
+        # A new name each start: routes of an earlier life die with its heartbeat.
+        self.name = f"{config.key_prefix}gateway.{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(3)}"
+        self.connections = ConnectionTable()
+        self.is_running = False
+        self.is_draining = False
+        self._heartbeat_seconds = config.node_heartbeat_ms / 1000
+        self._drain_seconds = config.drain_seconds
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Listen on the channel layer and begin the heartbeat. Runs once."""
+        if self._tasks:
+            return
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._dispatch()), loop.create_task(self._beat())]
+
+    async def drain(self) -> None:
+        """Tell every client to reconnect, spread over DRAIN_SECONDS; then leave the routing table."""
+        self.is_draining = True
+        connections = self.connections.all()
+        pause = self._drain_seconds / len(connections) if connections else 0
+        logger.info("draining", extra={"action": "drain_node", "connections": len(connections)})
+        for connection in connections:
+            connection.close(close.RESTART)
+            await asyncio.sleep(pause)
+        await asyncio.gather(*(connection.drained() for connection in connections))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await Routes(get_async_redis()).leave(self.name)
+        except redis.RedisError as error:
+            logger.warning(
+                "node not removed; its heartbeat expires", extra={"action": "drain_node", "error": repr(error)}
+            )
+        await close_async_clients()
+        self.is_running = False
+
+    async def join(self, connection: Connection) -> list[Route]:
+        """Register an accepted connection; returns the user's other connections."""
+        self.connections.add(connection)
+        return await Routes(get_async_redis()).register(connection.user_id, self._route_of(connection))
+
+    async def leave(self, connection: Connection) -> None:
+        self.connections.remove(connection)
+        try:
+            await Routes(get_async_redis()).remove(connection.user_id, [connection.id])
+        except redis.RedisError as error:
+            # The entry stays until its node dies or the user's next connection; it only costs a lookup.
+            logger.warning(
+                "route not removed", extra={"action": "leave", "user_id": connection.user_id, "error": repr(error)}
+            )
+
+    def _route_of(self, connection: Connection) -> Route:
+        return Route(
+            connection_id=connection.id,
+            node=self.name,
+            platform_id=connection.platform_id,
+            token_digest=token_digest(connection.token),
+            since_ms=connection.since_ms,
+            is_background=connection.is_background,
+        )
+
+    # -- heartbeat
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                routes = Routes(get_async_redis())
+                known = await routes.beat(self.name, len(self.connections))
+                if not known and self.connections:
+                    # Redis lost its data (or we were thought dead): put our connections back.
+                    await routes.register_many(
+                        [(item.user_id, self._route_of(item)) for item in self.connections.all()]
+                    )
+                self.is_running = True
+            except redis.RedisError as error:
+                self.is_running = False
+                logger.warning("heartbeat failed", extra={"action": "heartbeat", "error": repr(error)})
+            await asyncio.sleep(self._heartbeat_seconds)
+
+    # -- dispatcher
+
+    async def _dispatch(self) -> None:
+        layer = get_channel_layer()
+        while True:
+            try:
+                event = await layer.receive(self.name)
+                self._handle(event)
+            except Exception as error:
+                logger.error("event not dispatched", extra={"action": "dispatch"}, exc_info=error)
+                await asyncio.sleep(0.1)
+
+    def _handle(self, event: dict[str, Any]) -> None:
+        if event["type"] == PUSH_EVENT:
+            for operation_id, payload, user_ids in event["frames"]:
+                self.push(operation_id, payload, user_ids)
+        elif event["type"] == KICK_EVENT:
+            self.kick(event["connections"])
+        else:
+            logger.error("unknown event", extra={"action": "dispatch", "type": event["type"]})
+
+    def push(self, operation_id: str, payload: bytes, user_ids: list[str]) -> None:
+        """Write one PushMessages to the users' connections; encoded once for each encoding."""
+        frames: dict[tuple[str, bool], bytes] = {}
+        for connection in self.connections.of_users(user_ids):
+            frame = frames.get(connection.encoding)
+            if frame is None:
+                response = Response(ReqIdentifier.PUSH_MSG, operation_id=operation_id, data=payload)
+                frame = frames[connection.encoding] = connection.encode(response)
+                metrics.FRAMES_ENCODED.inc()
+            connection.push(operation_id, frame)
+
+    def kick(self, connection_ids: list[str]) -> None:
+        """2002, then close."""
+        for connection_id in connection_ids:
+            connection = self.connections.get(connection_id)
+            if connection is not None:
+                connection.push("", connection.encode(Response(ReqIdentifier.KICK_ONLINE)))
+                connection.close(close.KICKED)
+
+
+@cache
+def get_node() -> Node:
+    """The process's node."""
+    return Node()

@@ -1,0 +1,225 @@
+"""Pulling: seqs and messages of a user's conversations, from the cache, then from MongoDB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imserver.constants import MsgStatus
+from imserver.errors import ArgsError
+from imserver.protocol.conversations import (
+    conversation_key,
+    is_notification_conversation,
+    notification_twin,
+    single_conversation_id,
+)
+from imserver.protocol.documents import from_document
+from imserver.protocol.frames import placeholder, with_seq
+from imserver.protocol.gen import msg_pb2, sdkws_pb2
+from imserver.storage.clients import get_async_mongo, get_async_redis
+from imserver.storage.conversations import Conversations
+from imserver.storage.msg_blocks import MsgBlockReader
+from imserver.storage.msg_cache import MsgCache
+from imserver.storage.read_seq import ReadSeqs
+from imserver.storage.seq import get_max_seqs as get_cached_max_seqs
+
+#: A request may ask for this many messages altogether, so that one answer stays within a client's read limit.
+MOST_MSGS_PER_PULL = 1000
+#: 1007 looks at this many of the newest messages for one that is not deleted.
+LAST_MESSAGE_LOOK_BACK = 20
+
+#: Field numbers of PullMessageBySeqsResp and GetSeqMessageResp agree.
+PullResp = sdkws_pb2.PullMessageBySeqsResp
+
+
+@dataclass(frozen=True, slots=True)
+class SeqBounds:
+    """Seqs of a conversation that a user may pull. ``updated_ms``: time of the last allocation."""
+
+    min_seq: int
+    max_seq: int
+    updated_ms: int = 0
+
+
+async def get_bounds(user_id: str, conversation_ids: list[str]) -> dict[str, SeqBounds]:
+    """What there is to pull in each conversation; those without any message are missing."""
+    cached = await get_cached_max_seqs(get_async_redis(), conversation_ids) if conversation_ids else {}
+    bounds = {conversation_id: SeqBounds(1, seq, time_ms) for conversation_id, (seq, time_ms) in cached.items()}
+    blocks = MsgBlockReader(get_async_mongo())
+    for conversation_id in conversation_ids:
+        if conversation_id not in bounds:
+            # Redis lost its counters: what is stored is all there is, until the next message counts again.
+            bounds[conversation_id] = SeqBounds(1, await blocks.last_seq(conversation_id))
+    return {conversation_id: bound for conversation_id, bound in bounds.items() if bound.max_seq > 0}
+
+
+async def _conversation_ids(user_id: str) -> list[str]:
+    ids = await Conversations(get_async_redis(), get_async_mongo()).get_ids(user_id)
+    return sorted(ids)
+
+
+async def get_max_seqs(user_id: str) -> sdkws_pb2.GetMaxSeqResp:
+    """1001: max seq of all conversations of the user, their notification twins and the user's own notifications."""
+    chats = await _conversation_ids(user_id)
+    own = notification_twin(single_conversation_id(user_id, user_id))
+    wanted = list(dict.fromkeys([*chats, *(notification_twin(chat) for chat in chats), own]))
+    # A twin without a counter never had a notification, so only chats are worth a look into MongoDB.
+    cached = await get_cached_max_seqs(get_async_redis(), wanted)
+    missing = [chat for chat in chats if chat not in cached]
+    bounds = await get_bounds(user_id, missing) if missing else {}
+    answer = sdkws_pb2.GetMaxSeqResp()
+    for conversation_id, (seq, _) in cached.items():
+        if seq > 0:
+            answer.maxSeqs[conversation_id] = seq
+    for conversation_id, bound in bounds.items():
+        answer.maxSeqs[conversation_id] = bound.max_seq
+    return answer
+
+
+async def get_read_and_max_seqs(
+    user_id: str, request: msg_pb2.GetConversationsHasReadAndMaxSeqReq
+) -> msg_pb2.GetConversationsHasReadAndMaxSeqResp:
+    """1006: how far each conversation goes and how far the user has read. No ids: all chat conversations."""
+    asked = list(request.conversationIDs) or await _conversation_ids(user_id)
+    ids = [conversation_id for conversation_id in asked if _may_pull(user_id, conversation_id)]
+    bounds = await get_bounds(user_id, ids)
+    read = await ReadSeqs(get_async_redis(), get_async_mongo()).get(user_id, list(bounds))
+    answer = msg_pb2.GetConversationsHasReadAndMaxSeqResp()
+    for conversation_id, bound in bounds.items():
+        seqs = answer.seqs[conversation_id]
+        seqs.maxSeq = bound.max_seq
+        seqs.hasReadSeq = min(read[conversation_id], bound.max_seq)
+        seqs.maxSeqTime = bound.updated_ms
+    return answer
+
+
+async def pull_by_ranges(user_id: str, request: sdkws_pb2.PullMessageBySeqsReq) -> bytes:
+    """1002: messages by seq range. Returns a serialized PullMessageBySeqsResp."""
+    ranges = [item for item in request.seqRanges if _may_pull(user_id, item.conversationID)]
+    bounds = await get_bounds(user_id, list({item.conversationID for item in ranges}))
+    wanted: dict[str, list[int]] = {}
+    is_end: dict[str, bool] = {}
+    for item in ranges:
+        bound = bounds.get(item.conversationID)
+        if bound is None:
+            continue
+        begin, end = max(item.begin, bound.min_seq), min(item.end, bound.max_seq)
+        if begin > end:
+            continue
+        if not is_notification_conversation(item.conversationID) and item.num > 0:
+            begin = max(begin, end - item.num + 1)
+        seqs = wanted.setdefault(item.conversationID, [])
+        seqs += range(begin, end + 1)
+        if request.order == sdkws_pb2.PullOrderAsc:
+            is_end[item.conversationID] = bound.max_seq <= item.end
+        else:
+            is_end[item.conversationID] = item.begin <= bound.min_seq
+    _check_size(wanted)
+    msgs = await get_msgs(user_id, wanted)
+    return _pull_response(wanted, msgs, is_end, {})
+
+
+async def pull_by_seq_lists(user_id: str, request: msg_pb2.GetSeqMessageReq) -> bytes:
+    """1005: messages by seq, in the order asked. Returns a serialized GetSeqMessageResp."""
+    asked = [item for item in request.conversations if _may_pull(user_id, item.conversationID)]
+    bounds = await get_bounds(user_id, [item.conversationID for item in asked])
+    descending = request.order == sdkws_pb2.PullOrderDesc
+    wanted: dict[str, list[int]] = {}
+    is_end: dict[str, bool] = {}
+    end_seq: dict[str, int] = {}
+    for item in request.conversations:
+        # Every conversation gets an entry, also an empty one: clients look it up without asking whether it is there.
+        seqs = wanted.setdefault(item.conversationID, [])
+        bound = bounds.get(item.conversationID, SeqBounds(1, 0))
+        for seq in item.seqs:
+            if seq <= 0:
+                continue
+            if bound.min_seq <= seq <= bound.max_seq:
+                seqs.append(seq)
+            elif descending and seq < bound.min_seq:
+                is_end[item.conversationID], end_seq[item.conversationID] = True, bound.min_seq
+            elif not descending and seq > bound.max_seq:
+                is_end[item.conversationID], end_seq[item.conversationID] = True, bound.max_seq
+    _check_size(wanted)
+    msgs = await get_msgs(user_id, wanted)
+    return _pull_response(wanted, msgs, is_end, end_seq)
+
+
+async def get_last_messages(user_id: str, request: msg_pb2.GetLastMessageReq) -> msg_pb2.GetLastMessageResp:
+    """1007: the newest message of each conversation that is still there; conversations without one are left out."""
+    ids = [item for item in request.conversationIDs if _may_pull(user_id, item)]
+    bounds = await get_bounds(user_id, ids)
+    wanted = {
+        conversation_id: list(range(bound.max_seq, max(bound.max_seq - LAST_MESSAGE_LOOK_BACK, 0), -1))
+        for conversation_id, bound in bounds.items()
+    }
+    answer = msg_pb2.GetLastMessageResp()
+    for conversation_id, msgs in (await get_msgs(user_id, wanted)).items():
+        for seq in wanted[conversation_id]:
+            raw = msgs.get(seq)
+            if raw is None:
+                continue
+            msg = sdkws_pb2.MsgData.FromString(raw)
+            if msg.status < MsgStatus.DELETED:
+                answer.msgs[conversation_id].CopyFrom(msg)
+                break
+    return answer
+
+
+async def get_msgs(user_id: str, wanted: dict[str, list[int]]) -> dict[str, dict[int, bytes]]:
+    """Serialized MsgData (with seq) by conversation and seq; seqs without a message are missing."""
+    cache = MsgCache(get_async_redis())
+    cached = await cache.get(wanted)
+    found = {
+        conversation_id: {seq: with_seq(raw, seq) for seq, raw in msgs.items()}
+        for conversation_id, msgs in cached.items()
+    }
+    missing = {
+        conversation_id: [seq for seq in seqs if seq not in found[conversation_id]]
+        for conversation_id, seqs in wanted.items()
+    }
+    missing = {conversation_id: seqs for conversation_id, seqs in missing.items() if seqs}
+    if not missing:
+        return found
+    for conversation_id, slots in (await MsgBlockReader(get_async_mongo()).get_slots(missing)).items():
+        refill: dict[int, bytes] = {}
+        for seq, slot in slots.items():
+            msg = from_document(slot["msg"])
+            msg.seq = 0
+            refill[seq] = msg.SerializeToString()
+            found[conversation_id][seq] = with_seq(refill[seq], seq)
+        await cache.put(conversation_id, refill)
+    return found
+
+
+def _may_pull(user_id: str, conversation_id: str) -> bool:
+    """Is the user part of the conversation? Ids of single chats name both; a name may itself hold underscores."""
+    prefix = conversation_id.partition("_")[0]
+    if prefix not in ("si", "sn", "n"):
+        return False
+    key = conversation_key(conversation_id)
+    return key.startswith(f"{user_id}_") or key.endswith(f"_{user_id}")
+
+
+def _check_size(wanted: dict[str, list[int]]) -> None:
+    if sum(len(seqs) for seqs in wanted.values()) > MOST_MSGS_PER_PULL:
+        raise ArgsError(f"more than {MOST_MSGS_PER_PULL} messages asked for at once")
+
+
+def _pull_response(
+    wanted: dict[str, list[int]],
+    msgs: dict[str, dict[int, bytes]],
+    is_end: dict[str, bool],
+    end_seq: dict[str, int],
+) -> bytes:
+    """Every wanted seq yields one message: a placeholder stands where there is none."""
+    answer = PullResp()
+    for conversation_id, seqs in wanted.items():
+        by_kind = answer.notificationMsgs if is_notification_conversation(conversation_id) else answer.msgs
+        entry = by_kind[conversation_id]
+        found = msgs.get(conversation_id, {})
+        for seq in seqs:
+            raw = found.get(seq)
+            entry.Msgs.add().MergeFromString(raw if raw is not None else placeholder(seq))
+        entry.isEnd = is_end.get(conversation_id, False)
+        entry.endSeq = end_seq.get(conversation_id, 0)
+    return answer.SerializeToString()

@@ -1,0 +1,55 @@
+"""Logging: a fixed sentence, facts in ``extra``. No message content and no token ever goes in."""
+
+from __future__ import annotations
+
+import logging.config
+from typing import Any
+
+import structlog
+
+
+def logging_config(level: str, log_format: str) -> dict[str, Any]:
+    """A ``dictConfig`` for every process: one line a record on stderr, coloured text or JSON."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    shared = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    if log_format == "json":
+        shared.append(structlog.processors.format_exc_info)
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "line": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                "foreign_pre_chain": shared,
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            # One line a connection or request says nothing the metrics do not.
+            "daphne": {"level": "WARNING"},
+            "httpx": {"level": "WARNING"},
+            "uvicorn": {"level": "WARNING"},
+            "uvicorn.error": {"level": "WARNING"},
+            "django.request": {"level": "ERROR"},
+            "celery.worker.strategy": {"level": "WARNING"},
+            "celery.app.trace": {"level": "WARNING"},
+        },
+    }
+
+
+def setup_logging() -> None:
+    """Apply the configuration in a process that Django's ``setup()`` does not reach in time."""
+    from imserver.conf import get_config  # noqa: PLC0415  (settings imports this module before the config exists)
+
+    config = get_config()
+    logging.config.dictConfig(logging_config(config.log_level, config.log_format))

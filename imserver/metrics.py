@@ -1,0 +1,71 @@
+"""Every metric, declared once. docs/metrics.md is generated from this module.
+
+With METRICS_DIR the processes of a host count into files there, and the web process's /metrics adds them up.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from imserver.conf import get_config
+
+if get_config().metrics_dir:
+    # The library chooses where to count when it is imported.
+    Path(get_config().metrics_dir).mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = get_config().metrics_dir
+
+from prometheus_client import Counter, Histogram
+
+#: Messages accepted into a log, by entrance (ws, rest).
+APPENDED = Counter("im_append_msgs_total", "Messages appended to a toRedis log", ["entrance"])
+#: Sends that repeated a known client_msg_id.
+DUPLICATES = Counter("im_append_duplicates_total", "Sends answered with the first answer")
+#: Sends refused because a log was full.
+BUSY = Counter("im_append_busy_total", "Sends refused as busy")
+#: Messages numbered, cached and handed on.
+TRANSFERRED = Counter("im_transfer_msgs_total", "Messages numbered and cached", ["kind"])
+#: Messages written to MongoDB.
+PERSISTED = Counter("im_persist_msgs_total", "Messages written to MongoDB", ["result"])
+#: Frames handed to gateway nodes.
+PUSHED = Counter("im_push_msgs_total", "Messages handed to the channel layer", ["result"])
+#: Channel-layer messages sent to nodes.
+NODE_EVENTS = Counter("im_push_node_events_total", "Channel-layer messages sent to gateway nodes")
+#: Messages pushed more than ten seconds after they were sent.
+PUSHED_LATE = Counter("im_push_late_msgs_total", "Messages pushed more than 10 s after sending")
+#: Entries set aside because they can never succeed.
+DEAD_LETTERS = Counter("im_dead_letters_total", "Entries moved to a dead-letter log", ["stage"])
+#: Ranges of seqs that were skipped after a loss.
+SEQ_GAPS = Counter("im_seq_gaps_total", "Seq ranges skipped and recorded as gaps")
+#: Leases taken over or lost while draining.
+LEASES_LOST = Counter("im_lease_lost_total", "Batches given up because the lease was lost", ["stage"])
+#: Batches that failed and are tried again.
+RETRIES = Counter("im_stage_retries_total", "Batches that failed and are tried again", ["stage"])
+#: Size of a drained batch in entries.
+BATCH_ENTRIES = Histogram(
+    "im_stage_batch_entries", "Entries in a batch", ["stage"], buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
+)
+#: Time for one batch.
+BATCH_SECONDS = Histogram(
+    "im_stage_batch_seconds",
+    "Time for one batch",
+    ["stage"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)
+#: Age of the oldest entry of a batch when it is looked at.
+BATCH_LAG_SECONDS = Histogram(
+    "im_stage_lag_seconds",
+    "Age of the oldest entry of a batch",
+    ["stage"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 60),
+)
+#: Wake-ups published.
+WAKEUPS = Counter("im_wakeups_total", "Celery wake-ups published", ["stage"])
+#: Frames written to connections.
+FRAMES_SENT = Counter("im_gateway_frames_sent_total", "Frames written to connections", ["kind"])
+#: Frames received from clients.
+FRAMES_RECEIVED = Counter("im_gateway_frames_received_total", "Frames received from clients")
+#: Frames encoded for pushes: once per codec and node.
+FRAMES_ENCODED = Counter("im_gateway_frames_encoded_total", "Push frames encoded")
+#: Connections closed by the server, by reason.
+CLOSED = Counter("im_gateway_closed_total", "Connections closed by the server", ["reason"])

@@ -1,0 +1,114 @@
+"""The only place that opens Redis and MongoDB clients.
+
+Sync clients serve the tasks (one a process, thread-safe), async clients the gateway and web (one an event loop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio
+from pymongo import AsyncMongoClient, MongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.database import Database
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from imserver.conf import get_config
+
+Document = dict[str, Any]
+
+#: A stuck server must not hold a thread for ever; longer than any blocking read of ours.
+SOCKET_TIMEOUT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS = 3
+MONGO_TIMEOUT_MS = 5000
+
+
+def _redis_options() -> dict[str, Any]:
+    return {
+        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+        # RESP2: the shapes of stream replies that the rest of the code reads.
+        "protocol": 2,
+    }
+
+
+def new_redis(*, single_connection: bool = False) -> redis.Redis:
+    """A sync client of its own, for who blocks on a read. The caller closes it."""
+    return redis.Redis.from_url(
+        get_config().redis_url,
+        single_connection_client=single_connection,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+        **_redis_options(),
+    )
+
+
+@cache
+def get_redis() -> redis.Redis:
+    """The process's sync client."""
+    return new_redis()
+
+
+@cache
+def get_mongo_client() -> MongoClient[Document]:
+    return MongoClient(
+        get_config().mongo_url,
+        serverSelectionTimeoutMS=MONGO_TIMEOUT_MS,
+        connectTimeoutMS=MONGO_TIMEOUT_MS,
+        socketTimeoutMS=30_000,
+        appname="imserver",
+    )
+
+
+def get_mongo() -> Database[Document]:
+    """The process's sync database."""
+    return get_mongo_client()[get_config().mongo_database]
+
+
+_async_redis: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
+_async_mongo: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncMongoClient[Document]] = WeakKeyDictionary()
+
+
+def get_async_redis() -> redis.asyncio.Redis:
+    """The running event loop's client."""
+    loop = asyncio.get_running_loop()
+    client = _async_redis.get(loop)
+    if client is None:
+        client = _async_redis[loop] = redis.asyncio.Redis.from_url(
+            get_config().redis_url,
+            retry=redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+            **_redis_options(),
+        )
+    return client
+
+
+def get_async_mongo() -> AsyncDatabase[Document]:
+    """The running event loop's database."""
+    loop = asyncio.get_running_loop()
+    client = _async_mongo.get(loop)
+    if client is None:
+        client = _async_mongo[loop] = AsyncMongoClient(
+            get_config().mongo_url,
+            serverSelectionTimeoutMS=MONGO_TIMEOUT_MS,
+            connectTimeoutMS=MONGO_TIMEOUT_MS,
+            socketTimeoutMS=30_000,
+            appname="imserver",
+        )
+    return client[get_config().mongo_database]
+
+
+async def close_async_clients() -> None:
+    """Close the running loop's clients; the next use opens new ones."""
+    loop = asyncio.get_running_loop()
+    redis_client = _async_redis.pop(loop, None)
+    if redis_client is not None:
+        await redis_client.aclose()
+    mongo_client = _async_mongo.pop(loop, None)
+    if mongo_client is not None:
+        await mongo_client.close()

@@ -1,0 +1,104 @@
+"""Every Redis key, by a function. ``{07}`` is the shard: a Redis Cluster hash tag, so that one script's keys share a slot.
+
+| key | type | expiry | holds |
+|---|---|---|---|
+| log:<name>:{s} | stream | trimmed when handled | entries of a stage |
+| log:dead:{s} | stream | none | entries that cannot succeed, with reason and origin |
+| lease:<stage>:{s} | string | LEASE_MS | token of the one drainer |
+| wake:<stage>:{s} | string | WAKE_TTL_MS | a wake-up is on its way |
+| DEDUP:{s}:<send id>:<client msg id> | string | DEDUP_TTL_SECONDS | answer of the first append |
+| MALLOC_SEQ:{s}:<conversation> | hash | none | CURR, LAST, TIME, LOCK (+ its expiry) |
+| MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq |
+| SEQ_USER_READ:{s}:<conversation>:<user> | string | none | last read seq |
+| READ_DIRTY:{s}, READ_FLUSHING:{s} | hash | none | read seqs that MongoDB does not have yet |
+| TOKENS:<user>:<platform> | hash | lifetime of a token | token -> state |
+| CONVERSATIONS:<user> | set | CONVERSATIONS_TTL | conversation ids; the empty member says it is complete |
+| ROUTE:<user> | hash | none, healed by nodes | connection id -> node, platform, since |
+| NODE:<node> | string | NODE_TTL_MS | heartbeat, with the number of connections |
+| NODES | set | none | nodes that may be alive |
+| WORKER:<name> | string | WORKER_TTL_MS | JSON list of the queues a worker serves |
+| SWEPT_AT | string | none | ms of the last sweep |
+"""
+
+from __future__ import annotations
+
+from imserver.conf import get_config
+
+#: Long enough for a Celery hop on a busy machine; after it the sweep may wake again.
+WAKE_TTL_MS = 5000
+#: Rebuilt from MongoDB when it is missing.
+CONVERSATIONS_TTL_SECONDS = 7 * 86_400
+
+TO_REDIS = "toRedis"
+TO_MONGO = "toMongo"
+TO_PUSH = "toPush"
+DEAD = "dead"
+
+
+def _sharded(name: str, shard: int, rest: str = "") -> str:
+    return f"{get_config().key_prefix}{name}:{{{shard:02d}}}{rest}"
+
+
+def log(name: str, shard: int) -> str:
+    return _sharded(f"log:{name}", shard)
+
+
+def lease(stage: str, shard: int) -> str:
+    return _sharded(f"lease:{stage}", shard)
+
+
+def wake(stage: str, shard: int) -> str:
+    return _sharded(f"wake:{stage}", shard)
+
+
+def dedup(shard: int, send_id: str, client_msg_id: str) -> str:
+    return _sharded("DEDUP", shard, f":{send_id}:{client_msg_id}")
+
+
+def malloc_seq(shard: int, conversation_id: str) -> str:
+    return _sharded("MALLOC_SEQ", shard, f":{conversation_id}")
+
+
+def msg_cache_prefix(shard: int, conversation_id: str) -> str:
+    """Followed by the block number."""
+    return _sharded("MSG_CACHE", shard, f":{conversation_id}:")
+
+
+def read_seq(shard: int, conversation_id: str, user_id: str) -> str:
+    return _sharded("SEQ_USER_READ", shard, f":{conversation_id}:{user_id}")
+
+
+def read_dirty(shard: int) -> str:
+    return _sharded("READ_DIRTY", shard)
+
+
+def read_flushing(shard: int) -> str:
+    return _sharded("READ_FLUSHING", shard)
+
+
+def tokens(user_id: str, platform_id: int) -> str:
+    return f"{get_config().key_prefix}TOKENS:{user_id}:{platform_id}"
+
+
+def conversations(user_id: str) -> str:
+    return f"{get_config().key_prefix}CONVERSATIONS:{user_id}"
+
+
+def route(user_id: str) -> str:
+    return f"{get_config().key_prefix}ROUTE:{user_id}"
+
+
+def node(name: str) -> str:
+    return f"{get_config().key_prefix}NODE:{name}"
+
+
+def nodes() -> str:
+    return f"{get_config().key_prefix}NODES"
+
+
+def worker(name: str) -> str:
+    return f"{get_config().key_prefix}WORKER:{name}"
+
+
+def swept_at() -> str:
+    return f"{get_config().key_prefix}SWEPT_AT"

@@ -1,0 +1,35 @@
+-- Append messages to one shard's toRedis log, each once.
+--
+-- KEYS  1 log:toRedis   stream the entries go to
+--       2 lease:transfer  exists while a drainer looks at this shard
+--       3 wake:transfer   exists while a wake-up is on its way
+--       4… DEDUP of each message, or "" where none is wanted
+-- ARGV  1 most entries the log may hold   2 expiry of DEDUP in seconds   3 expiry of the wake-up in ms
+--       4… for each message: conversation key, MsgData, operation id, answer to remember
+-- Returns {wake, outcome of each message}: wake 1 when the caller has to publish a wake-up;
+--       outcome 1 appended, 0 log full, or the first answer (string) when the message was seen before.
+-- Entry fields: k conversation key, m MsgData, o operation id.
+local log, limit, ttl = KEYS[1], tonumber(ARGV[1]), ARGV[2]
+local room = limit - redis.call('XLEN', log)
+local result, appended = {0}, false
+for i = 4, #KEYS do
+  local at = 4 + (i - 4) * 4
+  local seen = false
+  if KEYS[i] ~= '' then seen = redis.call('GET', KEYS[i]) end
+  if seen then
+    result[#result + 1] = seen
+  elseif room <= 0 then
+    result[#result + 1] = 0
+  else
+    if KEYS[i] ~= '' then redis.call('SET', KEYS[i], ARGV[at + 3], 'EX', ttl) end
+    redis.call('XADD', log, '*', 'k', ARGV[at], 'm', ARGV[at + 1], 'o', ARGV[at + 2])
+    result[#result + 1] = 1
+    room = room - 1
+    appended = true
+  end
+end
+-- A drainer gives its lease back only when it finds the log empty (release.lua), so while there is one no wake-up is due.
+if appended and redis.call('EXISTS', KEYS[2]) == 0 and redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[3]) then
+  result[1] = 1
+end
+return result

@@ -1,0 +1,65 @@
+"""Users: MongoDB ``user``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError
+
+from imserver.clock import now_ms
+from imserver.constants import AppManagerLevel
+from imserver.errors import RegisteredAlready
+from imserver.storage.clients import Document
+
+COLLECTION = "user"
+
+
+def new_user(
+    user_id: str, nickname: str, face_url: str = "", ex: str = "", level: int = AppManagerLevel.ORDINARY
+) -> Document:
+    return {
+        "user_id": user_id,
+        "nickname": nickname,
+        "face_url": face_url,
+        "ex": ex,
+        "create_time": now_ms(),
+        "app_manger_level": level,
+        "global_recv_msg_opt": 0,
+    }
+
+
+class Users:
+    def __init__(self, database: AsyncDatabase[Document]) -> None:
+        self._collection = database[COLLECTION]
+
+    async def find(self, user_ids: Iterable[str]) -> list[Document]:
+        """The users that exist, in the order asked."""
+        wanted = list(dict.fromkeys(user_ids))
+        documents = {
+            document["user_id"]: document
+            async for document in self._collection.find({"user_id": {"$in": wanted}}, {"_id": 0})
+        }
+        return [documents[user_id] for user_id in wanted if user_id in documents]
+
+    async def exists(self, user_id: str) -> bool:
+        return await self._collection.find_one({"user_id": user_id}, {"_id": 1}) is not None
+
+    async def find_existing(self, user_ids: list[str]) -> list[str]:
+        cursor = self._collection.find({"user_id": {"$in": user_ids}}, {"user_id": 1})
+        return [document["user_id"] async for document in cursor]
+
+    async def newest(self, count: int) -> list[Document]:
+        cursor = self._collection.find({}, {"_id": 0}).sort("create_time", -1).limit(count)
+        return [document async for document in cursor]
+
+    async def add(self, users: list[Document]) -> None:
+        """Insert users. The unique index decides between two at once.
+
+        Raises:
+            RegisteredAlready: one of them exists; those before it in a race may have been inserted.
+        """
+        try:
+            await self._collection.insert_many([dict(user) for user in users])
+        except BulkWriteError as error:
+            raise RegisteredAlready("a user id is registered already") from error

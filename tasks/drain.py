@@ -1,0 +1,239 @@
+"""Draining: one runner a stage and process takes what the shards' logs hold, in order, until they are empty.
+
+A wake-up brings a shard. Its lease makes one process the only drainer. The first wake-up's task becomes the stage's
+runner in this process; tasks of further shards only hand their lease over and end, so one blocking read waits for all
+of them and an idle shard costs no thread. A runner that finds its logs empty lingers, lease in hand: while it is there,
+appending needs no wake-up (the scripts look at the lease), so a busy system pays the Celery hop once and not per message.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import redis
+
+from imserver import metrics
+from imserver.clock import now_ms
+from imserver.conf import Config, get_config
+from imserver.storage import keys, logs
+from imserver.storage.clients import get_redis, new_redis
+from imserver.storage.logs import Entry, Lease, LeaseLost
+from tasks.wakeup import wake
+
+logger = logging.getLogger(__name__)
+
+#: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_MOST_SECONDS = 5.0
+
+
+class Stage(ABC):
+    """One step of the pipeline.
+
+    ``process`` applies a batch of one shard and removes its entries in one script that checks the lease. Until that
+    script ran nothing has happened, so it may be called again with the same entries at any time.
+    """
+
+    name: str
+
+    #: How long to let entries gather before a batch is read. Only for a stage that nobody waits for.
+    gather_ms = 0
+
+    @abstractmethod
+    def process(self, lease: Lease, entries: list[Entry]) -> None:
+        """Raises LeaseLost when somebody else drains the shard now; any other exception means "try again later"."""
+
+
+@dataclass(slots=True)
+class _Shard:
+    lease: Lease
+    renewed_at: float
+    retry_at: float = 0.0
+    failures: int = 0
+
+
+class Runner:
+    """Drains the shards that this process holds leases of, for one stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._lock = threading.Lock()
+        self._shards: dict[int, _Shard] = {}
+        #: The run that waits for the shards, None while nobody does.
+        self._active: object | None = None
+        self._stop = threading.Event()
+        self._blocking_client_id: int | None = None
+
+    def stop(self) -> None:
+        """The process is to end: finish the batch in hand, give the leases back."""
+        self._stop.set()
+        self._interrupt()
+
+    def drain(self, shard: int) -> str:
+        """Body of the Celery task; returns what it did, for Flower."""
+        client = get_redis()
+        # First the key, then the look: who appends after this wakes again.
+        client.delete(keys.wake(self._stage.name, shard))
+        lease = Lease.acquire(client, self._stage.name, shard)
+        if lease is None:
+            return "somebody drains this shard"
+        run = object()
+        with self._lock:
+            self._shards[shard] = _Shard(lease, renewed_at=time.monotonic())
+            if self._active is None:
+                self._active = run
+        if self._active is not run:
+            self._interrupt()
+            return "handed over to this process's runner"
+        return self._run(client, run)
+
+    def _interrupt(self) -> None:
+        """End the runner's blocking read, so that it sees what changed."""
+        client_id = self._blocking_client_id
+        if client_id is not None:
+            try:
+                get_redis().client_unblock(client_id)
+            except redis.RedisError:
+                # The read ends by itself after a fraction of the lease.
+                logger.debug("blocked read not interrupted", exc_info=True)
+
+    def _run(self, client: redis.Redis, run: object) -> str:
+        config = get_config()
+        blocking = new_redis(single_connection=True)
+        entries = 0
+        try:
+            self._blocking_client_id = int(blocking.client_id())
+            entries = self._loop(client, blocking, config)
+        except redis.RedisError as error:
+            # Redis is away. The leases expire by themselves; the sweep wakes the shards when it is back.
+            logger.warning(
+                "drain ended by Redis", extra={"action": "drain", "stage": self._stage.name, "error": repr(error)}
+            )
+            with self._lock:
+                self._shards.clear()
+        finally:
+            leftover: list[_Shard] = []
+            with self._lock:
+                # After _retire a successor may already run; what is in the table is its own then.
+                if self._active is run:
+                    self._active = self._blocking_client_id = None
+                    leftover, self._shards = list(self._shards.values()), {}
+            for held in leftover:
+                self._give_back(client, held.lease)
+            blocking.close()
+        return f"{entries} entries"
+
+    def _loop(self, client: redis.Redis, blocking: redis.Redis, config: Config) -> int:
+        slice_end = time.monotonic() + config.drain_slice_ms / 1000
+        linger_end = time.monotonic() + config.linger_ms / 1000
+        handled = 0
+        while True:
+            now = time.monotonic()
+            self._renew(client, now, config)
+            with self._lock:
+                ready = [held for held in self._shards.values() if held.retry_at <= now]
+                if not self._shards:
+                    self._active = self._blocking_client_id = None
+                    return handled
+            # Renewals must go on while it waits, and shards that failed must be looked at again.
+            wait = min(
+                config.lease_ms / 4000, max(linger_end - now, 0.001), 0.1 if len(ready) < len(self._shards) else 9
+            )
+            batch = self._read(blocking, ready, config, wait)
+            for held, entries in batch:
+                handled += self._handle(held, entries)
+            now = time.monotonic()
+            if batch:
+                linger_end = now + config.linger_ms / 1000
+                if self._stage.gather_ms:
+                    self._stop.wait(self._stage.gather_ms / 1000)
+            if self._stop.is_set() or now >= slice_end:
+                return handled
+            if not batch and now >= linger_end and self._retire(client):
+                return handled
+
+    def _read(
+        self, blocking: redis.Redis, ready: list[_Shard], config: Config, wait: float
+    ) -> list[tuple[_Shard, list[Entry]]]:
+        if not ready:
+            self._stop.wait(wait)
+            return []
+        by_log = {held.lease.log.encode(): held for held in ready}
+        heads = logs.read_heads(blocking, [held.lease for held in ready], config.batch_size, int(wait * 1000) or 1)
+        return [(by_log[log], entries) for log, entries in heads if entries]
+
+    def _handle(self, held: _Shard, entries: list[Entry]) -> int:
+        stage, shard = self._stage.name, held.lease.shard
+        started = time.perf_counter()
+        oldest_ms = int(entries[0][0].partition(b"-")[0])
+        try:
+            self._stage.process(held.lease, entries)
+        except LeaseLost:
+            metrics.LEASES_LOST.labels(stage).inc()
+            logger.warning(
+                "lease lost, batch left to its new owner", extra={"action": "drain", "stage": stage, "shard": shard}
+            )
+            self._forget(held)
+            return 0
+        except redis.RedisError:
+            raise
+        except Exception as error:
+            held.failures += 1
+            delay = min(BACKOFF_FIRST_SECONDS * 2 ** (held.failures - 1), BACKOFF_MOST_SECONDS)
+            held.retry_at = time.monotonic() + delay
+            metrics.RETRIES.labels(stage).inc()
+            logger.warning(
+                "batch failed, tried again later",
+                extra={"action": "drain", "stage": stage, "shard": shard, "delay": delay, "failures": held.failures},
+                exc_info=error,
+            )
+            return 0
+        held.failures = 0
+        metrics.BATCH_ENTRIES.labels(stage).observe(len(entries))
+        metrics.BATCH_SECONDS.labels(stage).observe(time.perf_counter() - started)
+        metrics.BATCH_LAG_SECONDS.labels(stage).observe(max(now_ms() - oldest_ms, 0) / 1000)
+        return len(entries)
+
+    def _renew(self, client: redis.Redis, now: float, config: Config) -> None:
+        with self._lock:
+            due = [held for held in self._shards.values() if now - held.renewed_at > config.lease_ms / 4000]
+        for held in due:
+            try:
+                held.lease.renew(client)
+            except LeaseLost:
+                metrics.LEASES_LOST.labels(self._stage.name).inc()
+                self._forget(held)
+            else:
+                held.renewed_at = now
+
+    def _forget(self, held: _Shard) -> None:
+        with self._lock:
+            if self._shards.get(held.lease.shard) is held:
+                del self._shards[held.lease.shard]
+
+    def _retire(self, client: redis.Redis) -> bool:
+        """Nothing came for a while: give back what is empty. True when nothing is left to wait for."""
+        with self._lock:
+            for shard, held in list(self._shards.items()):
+                if held.lease.release(client):
+                    del self._shards[shard]
+            if self._shards:
+                return False
+            # Under the same lock: a task that comes now becomes the next runner.
+            self._active = self._blocking_client_id = None
+            return True
+
+    def _give_back(self, client: redis.Redis, lease: Lease) -> None:
+        """Give a lease back in any case; what is left is for the next wake-up."""
+        try:
+            if lease.release(client, force=True) == 2:
+                wake(lease.stage, lease.shard)
+        except redis.RedisError as error:
+            logger.warning(
+                "lease not given back; it expires",
+                extra={"action": "drain", "stage": lease.stage, "error": repr(error)},
+            )

@@ -1,0 +1,36 @@
+"""What beat asks for: wake shards that wait, write read seqs, forget dead gateway nodes."""
+
+from __future__ import annotations
+
+from imserver.conf import get_config
+from imserver.storage import logs, process_health, read_seq, routes
+from imserver.storage.clients import get_mongo, get_redis
+from tasks import names
+from tasks.celery import app
+from tasks.wakeup import wake
+
+
+@app.task(name=names.SWEEP)
+def sweep() -> int:
+    """Repeat wake-ups that got lost: a shard whose log is not empty and that nobody drains. Returns how many."""
+    client = get_redis()
+    count = 0
+    for stage in names.STAGES:
+        for shard in logs.sweep(client, stage, get_config().shards):
+            wake(stage, shard)
+            count += 1
+    # This task went from beat through the broker to a worker: all three live.
+    process_health.note_sweep(client)
+    return count
+
+
+@app.task(name=names.FLUSH_READ_SEQS)
+def flush_read_seqs() -> int:
+    """Write the read seqs that changed to MongoDB, the last value each."""
+    return read_seq.flush(get_redis(), get_mongo())
+
+
+@app.task(name=names.FORGET_DEAD_NODES)
+def forget_dead_nodes() -> int:
+    """Remove gateway nodes whose heartbeat ran out, and the routes to them."""
+    return routes.forget_dead_nodes(get_redis())

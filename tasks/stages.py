@@ -1,0 +1,48 @@
+"""The Celery tasks of the pipeline: one a stage, drained by this process's runner of the stage."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from celery.signals import worker_shutting_down
+
+from tasks import names
+from tasks.celery import app
+from tasks.drain import Runner, Stage
+from tasks.persist import Persist
+from tasks.push.online import OnlinePush
+from tasks.transfer import Transfer
+
+STAGE_CLASSES: dict[str, type[Stage]] = {"transfer": Transfer, "persist": Persist, "push": OnlinePush}
+
+
+@cache
+def get_runner(stage: str) -> Runner:
+    """This process's runner of a stage."""
+    return Runner(STAGE_CLASSES[stage]())
+
+
+@app.task(name=names.DRAIN_TASKS["transfer"])
+def transfer(shard: int) -> str:
+    """Number, cache and hand on the messages of a shard."""
+    return get_runner("transfer").drain(shard)
+
+
+@app.task(name=names.DRAIN_TASKS["persist"])
+def persist(shard: int) -> str:
+    """Write the messages of a shard to MongoDB."""
+    return get_runner("persist").drain(shard)
+
+
+@app.task(name=names.DRAIN_TASKS["push"])
+def push(shard: int) -> str:
+    """Push the messages of a shard to connected receivers."""
+    return get_runner("push").drain(shard)
+
+
+@worker_shutting_down.connect
+def stop_runners(**_: Any) -> None:
+    """A lingering runner would hold up a warm shutdown for its whole slice."""
+    for stage in STAGE_CLASSES:
+        get_runner(stage).stop()

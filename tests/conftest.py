@@ -1,0 +1,113 @@
+"""Fixtures. Real stores always: started once on free ports; each test owns its keys and database."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from pymongo.database import Database
+
+from imserver.devservices.servers import EmbeddedServers
+
+# Before anything reads the configuration: nothing of a test may ever reach a server that is not the tests' own.
+SERVERS = EmbeddedServers()
+os.environ["REDIS_URL"] = SERVERS.redis_url
+os.environ["MONGO_URL"] = SERVERS.mongo_url
+os.environ["DJANGO_SETTINGS_MODULE"] = "imserver.settings"
+os.environ["KEY_PREFIX"] = f"t{secrets.token_hex(4)}:"
+os.environ["MONGO_DATABASE"] = f"test_{secrets.token_hex(6)}"
+
+import django
+
+from imserver import conf
+from imserver.storage import clients
+from imserver.storage.clients import Document
+from imserver.storage.indexes import ensure_indexes
+from tests.client import Api, Client, Connect
+from tests.stack import Stack
+
+django.setup()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[EmbeddedServers]:
+    """The embedded Valkey and MongoDB. A test that stops one must start it again."""
+    with SERVERS:
+        yield SERVERS
+
+
+@pytest.fixture(scope="session")
+def stack(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The product, running. Shared: tests use users of their own and may restart the gateway, but kill nothing else."""
+    with Stack(servers, tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_stack(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Stack]:
+    """The product, running for one test that breaks parts of it."""
+    with Stack(servers, tmp_path / "stack") as running:
+        yield running
+
+
+@pytest.fixture
+async def api(stack: Stack) -> AsyncIterator[Api]:
+    """An app server of the shared stack."""
+    async with Api(stack.web_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def connect(stack: Stack, api: Api) -> AsyncIterator[Connect]:
+    """Connects a registered user with a fresh token: ``await connect(user_id, sdk_type="js")``; closed at the end."""
+    clients: list[Client] = []
+
+    async def connect(user_id: str, *, platform_id: int = 1, **options: Any) -> Client:
+        token = await api.token(user_id, platform_id)
+        client = Client(stack.gateway_url, user_id, token, platform_id=platform_id, **options)
+        clients.append(client)
+        await client.connect()
+        return client
+
+    yield connect
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+def config(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[conf.Config]:
+    """A configuration with keys and a database of the test's own, for code that runs in this process."""
+    own = dataclasses.replace(
+        conf.get_config(), key_prefix=f"t{secrets.token_hex(4)}:", mongo_database=f"test_{secrets.token_hex(6)}"
+    )
+    monkeypatch.setattr(conf, "_config", own)
+    yield own
+    clients.get_mongo_client().drop_database(own.mongo_database)
+    client = clients.get_redis()
+    for key in client.scan_iter(match=f"{own.key_prefix}*", count=1000):
+        client.delete(key)
+
+
+@pytest.fixture
+def redis_client(config: conf.Config) -> redis.Redis:
+    return clients.get_redis()
+
+
+@pytest.fixture
+def database(config: conf.Config) -> Database[Document]:
+    """The test's database, with indexes."""
+    database = clients.get_mongo()
+    ensure_indexes(database)
+    return database
+
+
+@pytest.fixture
+def names() -> Iterator[str]:
+    """Makes user ids that no other test has: ``next(names)``."""
+    return (f"u{secrets.token_hex(5)}" for _ in iter(int, 1))

@@ -1,0 +1,200 @@
+"""The product's real processes for acceptance tests: gateway, web, workers, beat, on free ports and keys of their own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import httpx
+import redis
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from imserver.conf import BASE_DIR
+from imserver.devservices.launch import launcher
+from imserver.devservices.ports import find_free_ports
+from imserver.devservices.servers import EmbeddedServers
+from imserver.storage.clients import Document
+
+HEALTHY_SECONDS = 60
+STOP_SECONDS = 20
+POLL_SECONDS = 0.05
+
+
+class Stack:
+    """Processes are started with ``start()``; each may be killed and started again."""
+
+    def __init__(self, servers: EmbeddedServers, folder: Path, gateways: int = 1, **settings: str) -> None:
+        self.servers = servers
+        self.folder = folder
+        self.prefix = f"t{secrets.token_hex(4)}:"
+        self.database_name = f"test_{secrets.token_hex(6)}"
+        self._web_port, *self._gateway_ports = find_free_ports(1 + gateways)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: dict[str, IO[bytes]] = {}
+        self._settings = settings
+
+    # -- where things are
+
+    @property
+    def web_url(self) -> str:
+        return f"http://127.0.0.1:{self._web_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return self.gateway_urls[0]
+
+    @property
+    def gateway_urls(self) -> list[str]:
+        return [f"ws://127.0.0.1:{port}" for port in self._gateway_ports]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Settings of the processes; also what a test that runs project code in a process of its own needs."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+            "REDIS_URL": f"{self.servers.redis_url}",
+            "MONGO_URL": self.servers.mongo_url,
+            "MONGO_DATABASE": self.database_name,
+            "KEY_PREFIX": self.prefix,
+            "GATEWAY_PORT": str(self._gateway_ports[0]),
+            "WEB_PORT": str(self._web_port),
+            "METRICS_DIR": str(self.folder / "metrics"),
+            "DEMO": "1",
+            "DRAIN_SECONDS": "0",
+            "PYTHONUNBUFFERED": "1",
+            **self._settings,
+        }
+
+    @property
+    def database(self) -> Database[Document]:
+        client: MongoClient[Document] = MongoClient(self.servers.mongo_url)
+        return client[self.database_name]
+
+    @property
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.servers.redis_url, protocol=2)
+
+    # -- processes
+
+    def start(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        prepare = [sys.executable, "manage.py", "prepare"]
+        subprocess.run(prepare, env=self.environ, cwd=BASE_DIR, check=True, capture_output=True)
+        for number in range(len(self._gateway_ports)):
+            self.start_gateway(number)
+        self._spawn("web", [sys.executable, "-m", "imserver"])
+        self.start_worker()
+        schedule = str(self.folder / "beat-schedule")
+        self._spawn("beat", [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-s", schedule, "--pidfile="])
+        self.wait_healthy()
+        return self
+
+    def start_gateway(self, number: int = 0) -> None:
+        command = [sys.executable, "-m", "gateway"]
+        self._spawn(f"gateway{number}", command, GATEWAY_PORT=str(self._gateway_ports[number]))
+
+    def start_worker(self, number: int = 0) -> None:
+        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--pool", "threads", "--concurrency", "12"]
+        command += ["--hostname", f"worker{number}@%h", "--without-gossip", "--without-mingle", "-E"]
+        self._spawn(f"worker{number}", command)
+
+    def kill_gateway(self, number: int = 0) -> None:
+        """SIGKILL."""
+        self._end(f"gateway{number}", signal.SIGKILL)
+
+    def restart_gateway(self, number: int = 0) -> None:
+        """SIGTERM, then a new one on the same port."""
+        self._end(f"gateway{number}", signal.SIGTERM)
+        self.start_gateway(number)
+        self.wait_gateway(number)
+
+    def kill_worker(self, number: int = 0) -> None:
+        """SIGKILL."""
+        self._end(f"worker{number}", signal.SIGKILL)
+
+    def _spawn(self, name: str, command: list[str], **settings: str) -> None:
+        log = self._logs.setdefault(name, (self.folder / f"{name}.log").open("ab"))
+        self._processes[name] = subprocess.Popen(
+            launcher(command),
+            cwd=BASE_DIR,
+            env={**self.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def _end(self, name: str, how: signal.Signals) -> None:
+        process = self._processes.pop(name)
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(
+                f"{name} did not end within {STOP_SECONDS} s after {how.name}\n{self.log(name)}"
+            ) from None
+
+    def stop(self) -> None:
+        for name in reversed(list(self._processes)):
+            self._end(name, signal.SIGTERM)
+        for log in self._logs.values():
+            log.close()
+        self.database.client.drop_database(self.database_name)
+        client = self.redis
+        for key in client.scan_iter(match=f"{self.prefix}*", count=1000):
+            client.delete(key)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    # -- waiting
+
+    def wait_healthy(self) -> None:
+        def healthy() -> bool:
+            return httpx.get(f"{self.web_url}/healthz").status_code == 200
+
+        self._wait("the stack to be healthy", healthy)
+
+    def wait_gateway(self, number: int = 0) -> None:
+        url = f"http://127.0.0.1:{self._gateway_ports[number]}/healthz"
+        self._wait(f"gateway {number}", lambda: httpx.get(url).status_code == 200)
+
+    def _wait(self, what: str, condition: object) -> None:
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if condition():  # type: ignore[operator]
+                    return
+            except httpx.HTTPError:
+                pass
+            for name, process in self._processes.items():
+                assert process.poll() is None, f"{name} ended with {process.returncode}\n{self.log(name)[-3000:]}"
+            time.sleep(POLL_SECONDS)
+        logs = "\n".join(f"--- {name}\n{self.log(name)[-1500:]}" for name in self._processes)
+        raise AssertionError(f"waited {HEALTHY_SECONDS} s for {what}\n{logs}")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def wait_until(condition: object, what: str, seconds: float = HEALTHY_SECONDS) -> None:
+    """Wait for a condition of a synchronous test."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(POLL_SECONDS)
