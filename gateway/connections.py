@@ -151,7 +151,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001  (servers raise what they like on a closed socket; the disconnect event follows)
             self._queue.clear()
             self._closing = True
-            logger.debug("write to a closed connection", extra={"user_id": self.user_id, "error": repr(error)})
+            logger.info("write failed", extra={"action": "write", "user_id": self.user_id, "error": repr(error)})
         finally:
             self._writer = None
 

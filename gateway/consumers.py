@@ -116,7 +116,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
             await self.base_send({"type": "websocket.http.response.start", "status": 200, "headers": headers})
             await self.base_send({"type": "websocket.http.response.body", "body": text.encode()})
         else:
-            # Daphne has no such extension: a bare 403. Clients that read the body retry; see docs/compatibility.md.
+            # A server without the extension answers a bare 403, and a client that reads the body tries for ever.
             await self.base_send({"type": "websocket.close", "code": close.HANDSHAKE_REFUSED.code})
 
     # -- receive
@@ -126,9 +126,9 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
         if connection is None or session is None:
             return
         metrics.FRAMES_RECEIVED.inc()
-        frame = message.get("bytes")
-        text = message.get("text")
-        if frame is None and text is not None:
+        frame: bytes | None = message.get("bytes")
+        if frame is None:
+            text: str = message.get("text") or ""
             if self._is_control_text(connection, text):
                 return
             frame = text.encode()

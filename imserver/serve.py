@@ -54,13 +54,14 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
     class Server(uvicorn.Server):
         """Runs ``on_stop`` between the signal and uvicorn's own shutdown."""
 
+        loop: asyncio.AbstractEventLoop
         _stopping: asyncio.Task[None] | None = None
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if on_stop is None or self._stopping is not None:
                 super().handle_exit(sig, frame)
             else:
-                loop.call_soon_threadsafe(self._stop_soon, on_stop, sig, frame)
+                self.loop.call_soon_threadsafe(self._stop_soon, on_stop, sig, frame)
 
         def _stop_soon(self, hook: Hook, sig: int, frame: FrameType | None) -> None:
             async def stop() -> None:
@@ -69,11 +70,9 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
                 finally:
                     uvicorn.Server.handle_exit(self, sig, frame)
 
-            self._stopping = self._stopping or loop.create_task(stop())
+            self._stopping = self._stopping or self.loop.create_task(stop())
 
     async def main() -> None:
-        nonlocal loop
-        loop = asyncio.get_running_loop()
         if on_start is not None:
             await on_start()
         server = Server(
@@ -92,9 +91,9 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
+        server.loop = asyncio.get_running_loop()
         await server.serve()
 
-    loop: asyncio.AbstractEventLoop
     try:
         uvloop.run(main())
     except KeyboardInterrupt:
@@ -103,7 +102,11 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
 
 
 def _serve_daphne(application: Any, host: str, port: int, on_start: Hook | None, on_stop: Hook | None) -> None:
-    from daphne.server import Server, reactor, twisted_loop  # noqa: PLC0415
+    from daphne.server import Server, reactor, twisted_loop  # noqa: PLC0415  (installs the reactor, so it is first)
+
+    from imserver import daphne_protocol  # noqa: PLC0415
+
+    daphne_protocol.install()
 
     config = get_config()
     tasks: set[asyncio.Task[None]] = set()
@@ -135,7 +138,7 @@ def _serve_daphne(application: Any, host: str, port: int, on_start: Hook | None,
         spawn(on_start)
 
     Server(
-        application,
+        daphne_protocol.with_denial(application),
         endpoints=[f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}"],
         signal_handlers=False,
         # A day is Daphne's default; a chat connection may last longer.

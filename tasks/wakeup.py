@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import redis
+from kombu.exceptions import OperationalError
+
 from imserver import metrics
 from tasks import names
 from tasks.celery import app
@@ -21,7 +24,7 @@ def wake(stage: str, shard: int) -> None:
     """Publish the wake-up of a shard. A broker that is away is logged: the sweep repeats the wake-up."""
     try:
         app.send_task(names.DRAIN_TASKS[stage], args=[shard], queue=names.queue_of(stage, shard))
-    except (app.connection_for_write().recoverable_connection_errors, OSError) as error:
+    except (OperationalError, redis.RedisError, OSError) as error:
         logger.warning(
             "wake-up not published", extra={"action": "wake", "stage": stage, "shard": shard, "error": repr(error)}
         )

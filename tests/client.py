@@ -134,6 +134,7 @@ class Client:
         self.pushes: list[Response] = []
         self.msgs: dict[str, list[sdkws_pb2.MsgData]] = defaultdict(list)
         self.frames: list[Response] = []
+        self.texts: list[str] = []
         self.kicked = False
         self._answers: dict[str, asyncio.Future[Response]] = {}
         self._changed = asyncio.Event()
@@ -175,6 +176,10 @@ class Client:
     async def _read(self, socket: ClientConnection) -> None:
         try:
             async for frame in socket:
+                if isinstance(frame, str) and not (self.codec.is_text and "reqIdentifier" in frame):
+                    self.texts.append(frame)
+                    self._changed.set()
+                    continue
                 raw = frame.encode() if isinstance(frame, str) else frame
                 self._handle(gzip_compressor.decompress(raw, 1 << 24) if self.is_compressed else raw)
         except websockets.ConnectionClosed:
@@ -183,6 +188,7 @@ class Client:
             for future in self._answers.values():
                 if not future.done():
                     future.set_exception(ConnectionError("connection closed"))
+                    future.exception()  # a test that does not wait for the answer does not care
             self._answers.clear()
             self._changed.set()
 

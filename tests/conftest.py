@@ -96,7 +96,8 @@ def config(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def redis_client(config: conf.Config) -> redis.Redis:
-    return clients.get_redis()
+    client: redis.Redis = clients.get_redis()
+    return client
 
 
 @pytest.fixture

@@ -40,6 +40,9 @@ class Stack:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: dict[str, IO[bytes]] = {}
         self._settings = settings
+        self._mongo: MongoClient[Document] = MongoClient(servers.mongo_url)
+        self.database: Database[Document] = self._mongo[self.database_name]
+        self.redis = redis.Redis.from_url(servers.redis_url, protocol=2)
 
     # -- where things are
 
@@ -72,15 +75,6 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             **self._settings,
         }
-
-    @property
-    def database(self) -> Database[Document]:
-        client: MongoClient[Document] = MongoClient(self.servers.mongo_url)
-        return client[self.database_name]
-
-    @property
-    def redis(self) -> redis.Redis:
-        return redis.Redis.from_url(self.servers.redis_url, protocol=2)
 
     # -- processes
 
@@ -149,10 +143,11 @@ class Stack:
             self._end(name, signal.SIGTERM)
         for log in self._logs.values():
             log.close()
-        self.database.client.drop_database(self.database_name)
-        client = self.redis
-        for key in client.scan_iter(match=f"{self.prefix}*", count=1000):
-            client.delete(key)
+        self._mongo.drop_database(self.database_name)
+        self._mongo.close()
+        for key in self.redis.scan_iter(match=f"{self.prefix}*", count=1000):
+            self.redis.delete(key)
+        self.redis.close()
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")

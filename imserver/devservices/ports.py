@@ -79,9 +79,9 @@ def find_holder(port: int) -> str:
     except (psutil.Error, OSError):
         return ""
     for connection in connections:
-        if connection.status != psutil.CONN_LISTEN or connection.laddr.port != port or not connection.pid:
-            continue
-        return describe_process(connection.pid)
+        # An address is (host, port), or empty for a socket that has none yet.
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+            return describe_process(connection.pid)
     return ""
 
 

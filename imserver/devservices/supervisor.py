@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import signal
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,8 +162,13 @@ class Supervisor:
     async def stop(self, names: Iterable[str]) -> None:
         """Ends these processes side by side: SIGTERM, the graceful time, SIGKILL. Unknown names are skipped."""
         await asyncio.gather(*self._starting, return_exceptions=True)
-        watchers = [self._watchers[name] for name in names if name in self._watchers]
-        await asyncio.gather(*(watcher._stop(True) for watcher in watchers))
+        await asyncio.gather(*(self._stop_one(self._watchers[name]) for name in names if name in self._watchers))
+
+    async def _stop_one(self, watcher: Watcher) -> None:
+        began = time.monotonic()
+        await watcher._stop(True)
+        if time.monotonic() - began > watcher.graceful_timeout:
+            self._streams[watcher.name].notice(f"did not end within {watcher.graceful_timeout:.0f} s and was killed")
 
     def kill(self, names: Iterable[str]) -> None:
         """For people in a hurry: the ``stop`` that is under way sees them dead and goes on."""

@@ -7,10 +7,12 @@ import base64
 import binascii
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 _WRAPPERS = "google.protobuf."
+
+# Descriptors are Any below: the compiled runtime has classes of its own that only look like descriptor.FieldDescriptor.
 
 
 class JsonMismatch(ValueError):
@@ -25,15 +27,15 @@ def to_json(message: Message) -> dict[str, Any]:
     return values
 
 
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
+def _is_map(field: Any) -> bool:
+    return bool(field.message_type is not None and field.message_type.GetOptions().map_entry)
 
 
-def _is_wrapper(descriptor: Descriptor | None) -> bool:
-    return descriptor is not None and descriptor.full_name.startswith(_WRAPPERS)
+def _is_wrapper(descriptor: Any) -> bool:
+    return bool(descriptor is not None and descriptor.full_name.startswith(_WRAPPERS))
 
 
-def _field_to_json(message: Message, field: FieldDescriptor) -> Any:
+def _field_to_json(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if _is_map(field):
         kind = field.message_type.fields_by_name["value"]
@@ -45,7 +47,7 @@ def _field_to_json(message: Message, field: FieldDescriptor) -> Any:
     return _value_to_json(field, value)
 
 
-def _value_to_json(field: FieldDescriptor, value: Any) -> Any:
+def _value_to_json(field: Any, value: Any) -> Any:
     if field.message_type is not None:
         return value.value if _is_wrapper(field.message_type) else to_json(value)
     if field.type == FieldDescriptor.TYPE_BYTES:
@@ -73,7 +75,7 @@ def from_json(message: Message, values: Any) -> None:
                 raise JsonMismatch(f"{field.name}: value has the wrong type or range") from error
 
 
-def _set_field(message: Message, field: FieldDescriptor, value: Any) -> None:
+def _set_field(message: Message, field: Any, value: Any) -> None:
     if _is_map(field):
         _set_map(getattr(message, field.name), field, value)
     elif field.is_repeated:
@@ -94,7 +96,7 @@ def _set_field(message: Message, field: FieldDescriptor, value: Any) -> None:
         setattr(message, field.name, _scalar(field, value))
 
 
-def _set_map(target: Any, field: FieldDescriptor, value: Any) -> None:
+def _set_map(target: Any, field: Any, value: Any) -> None:
     kind = field.message_type.fields_by_name["value"]
     for key, item in _expect(dict, value, field).items():
         if kind.message_type is not None:
@@ -103,13 +105,13 @@ def _set_map(target: Any, field: FieldDescriptor, value: Any) -> None:
             target[key] = _scalar(kind, item)
 
 
-def _expect(kind: type, value: Any, field: FieldDescriptor) -> Any:
+def _expect(kind: type, value: Any, field: Any) -> Any:
     if not isinstance(value, kind):
         raise JsonMismatch(f"{field.name}: expected {'a list' if kind is list else 'an object'}")
     return value
 
 
-def _scalar(field: FieldDescriptor, value: Any) -> Any:
+def _scalar(field: Any, value: Any) -> Any:
     if field.type == FieldDescriptor.TYPE_BYTES:
         if not isinstance(value, str):
             raise JsonMismatch(f"{field.name}: expected base64 text")

@@ -6,7 +6,7 @@ A route is an async function that takes a ``Call`` and returns a protobuf messag
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
@@ -84,7 +84,7 @@ class Call:
 
 Answer = Message | dict[str, Any] | None
 Handler = Callable[[Call], Awaitable[Answer]]
-View = Callable[[HttpRequest], Awaitable[HttpResponse]]
+View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
 
 
 def route(who: Who) -> Callable[[Handler], View]:

@@ -138,7 +138,7 @@ class StateCollector(Collector):
 def _render_metrics() -> bytes:
     registry = prometheus_client.CollectorRegistry()
     if get_config().metrics_dir:
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry = prometheus_client.REGISTRY
     text: bytes = prometheus_client.generate_latest(registry)

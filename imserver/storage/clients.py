@@ -22,6 +22,12 @@ from imserver.conf import get_config
 
 Document = dict[str, Any]
 
+
+def as_text(reply: bytes | str) -> str:
+    """A Redis reply as text. Replies are bytes here; the driver's types say either."""
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
 #: A stuck server must not hold a thread for ever; longer than any blocking read of ours.
 SOCKET_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 3

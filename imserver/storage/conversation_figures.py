@@ -26,14 +26,18 @@ def get(client: redis.Redis, database: Database[Document], owner_user_id: str, c
     shard = shard_of(conversation_id, get_config().shards)
     curr, time_ms = client.hmget(keys.malloc_seq(shard, conversation_id), ["CURR", "TIME"])
     read = client.get(keys.read_seq(shard, conversation_id, owner_user_id))
-    if curr is None:
-        curr = MsgBlockWriter(database).last_seq(conversation_id)
-    if read is None:
-        stored = database[read_seq.COLLECTION].find_one(
-            {"user_id": owner_user_id, "conversation_id": conversation_id}, {"read_seq": 1}
-        )
-        read = stored["read_seq"] if stored else 0
-    return Figures(int(curr), int(read), int(time_ms or 0))
+    return Figures(
+        max_seq=int(curr) if curr is not None else MsgBlockWriter(database).last_seq(conversation_id),
+        read_seq=int(read) if read is not None else _stored_read_seq(database, owner_user_id, conversation_id),
+        last_ms=int(time_ms or 0),
+    )
+
+
+def _stored_read_seq(database: Database[Document], user_id: str, conversation_id: str) -> int:
+    stored = database[read_seq.COLLECTION].find_one(
+        {"user_id": user_id, "conversation_id": conversation_id}, {"read_seq": 1}
+    )
+    return int(stored["read_seq"]) if stored else 0
 
 
 def last_block(database: Database[Document], conversation_id: str) -> int:

@@ -12,12 +12,12 @@ from pymongo.database import Database
 
 from imserver.clock import now_ms
 from imserver.storage import keys
-from imserver.storage.clients import Document
+from imserver.storage.clients import Document, as_text
 
 COLLECTION = "conversation"
 
 #: Member of the Redis set that says: every conversation of MongoDB is in it.
-COMPLETE = b""
+COMPLETE = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,13 @@ class Conversations:
         conversation is never missing, whichever write comes first.
         """
         key = keys.conversations(user_id)
-        members = await self._client.smembers(key)
+        members = {as_text(member) for member in await self._client.smembers(key)}
         if COMPLETE not in members:
             cursor = self._collection.find({"owner_user_id": user_id}, {"conversation_id": 1})
-            stored = [document["conversation_id"].encode() async for document in cursor]
+            stored = [document["conversation_id"] async for document in cursor]
             members |= set(stored)
             pipe = self._client.pipeline(transaction=False)
             pipe.sadd(key, COMPLETE, *stored)
             pipe.expire(key, keys.CONVERSATIONS_TTL_SECONDS)
             await pipe.execute()
-        return {member.decode() for member in members if member != COMPLETE}
+        return members - {COMPLETE}

@@ -14,7 +14,7 @@ from pymongo.database import Database
 from imserver.conf import get_config
 from imserver.protocol.conversations import shard_of
 from imserver.storage import keys
-from imserver.storage.clients import Document
+from imserver.storage.clients import Document, as_text
 from imserver.storage.scripts import get_script
 
 COLLECTION = "seq_user"
@@ -77,7 +77,7 @@ def _write(client: redis.Redis, database: Database[Document], key: str) -> int:
     values = client.hgetall(key)
     operations = []
     for field, seq in values.items():
-        conversation_id, _, user_id = field.decode().partition("\n")
+        conversation_id, _, user_id = as_text(field).partition("\n")
         operations.append(
             UpdateOne(
                 {"user_id": user_id, "conversation_id": conversation_id},

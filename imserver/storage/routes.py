@@ -15,6 +15,7 @@ import redis.asyncio
 
 from imserver.conf import get_config
 from imserver.storage import keys
+from imserver.storage.clients import as_text
 from imserver.storage.scripts import get_script
 
 
@@ -33,8 +34,8 @@ class Route:
         return orjson.dumps({key: value for key, value in asdict(self).items() if key != "connection_id"})
 
     @classmethod
-    def from_json(cls, connection_id: bytes, record: bytes) -> Route:
-        return cls(connection_id=connection_id.decode(), **orjson.loads(record))
+    def from_json(cls, connection_id: bytes | str, record: bytes | str) -> Route:
+        return cls(connection_id=as_text(connection_id), **orjson.loads(record))
 
 
 class Routes:
@@ -95,7 +96,7 @@ class Routes:
 
     async def nodes(self) -> dict[str, int | None]:
         """Known nodes and their connection counts; None for one whose heartbeat ran out."""
-        names = sorted(name.decode() for name in await self._client.smembers(keys.nodes()))
+        names = sorted(as_text(name) for name in await self._client.smembers(keys.nodes()))
         if not names:
             return {}
         beats = await self._client.mget([keys.node(name) for name in names])
@@ -121,7 +122,7 @@ def find_nodes(client: redis.Redis, user_ids: Iterable[str]) -> dict[str, set[st
 
 def forget_dead_nodes(client: redis.Redis) -> int:
     """Drop nodes whose heartbeat ran out, and every route to them; returns how many nodes."""
-    names = [name.decode() for name in client.smembers(keys.nodes())]
+    names = [as_text(name) for name in client.smembers(keys.nodes())]
     if not names:
         return 0
     beats = client.mget([keys.node(name) for name in names])
@@ -143,6 +144,6 @@ def forget_dead_nodes(client: redis.Redis) -> int:
 
 def living_nodes(client: redis.Redis) -> dict[str, int]:
     """Nodes with a heartbeat and the number of their connections."""
-    names = [name.decode() for name in client.smembers(keys.nodes())]
+    names = [as_text(name) for name in client.smembers(keys.nodes())]
     beats = client.mget([keys.node(name) for name in names]) if names else []
     return {name: int(beat) for name, beat in zip(names, beats, strict=True) if beat is not None}

@@ -115,6 +115,8 @@ class SeqAllocator:
             return_document=ReturnDocument.AFTER,
             projection={"max_seq": 1},
         )
+        if document is None:
+            raise SeqUnavailable(f"MongoDB did not return the reservation of {conversation_id}")
         end = int(document["max_seq"])
         return end - amount, end
 

@@ -30,7 +30,7 @@ CHROMIUM_ARGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-DEADLINE_MS = 20_000
+DEADLINE_MS = 30_000
 #: Restart of the gateway, then up to 16 s of back-off.
 RECONNECT_MS = 60_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -42,9 +42,8 @@ class Command(BaseCommand):
                 self.stderr.write(f"{user_id} was created by another process meanwhile")
 
     def _ensure_superuser(self) -> None:
-        model = get_user_model()
-        if model.objects.filter(is_superuser=True).exists():
+        if User.objects.filter(is_superuser=True).exists():
             return
         password = secrets.token_urlsafe(12)
-        model.objects.create_superuser(SUPERUSER, "", password)
+        User.objects.create_superuser(SUPERUSER, "", password)
         self.stdout.write(f"admin password: {password}")

@@ -520,7 +520,8 @@ export class Chats extends EventTarget {
     } else if (contentType === ContentType.REVOKE && chat) {
       const message = chat.bySeq.get(Number(tips.seq ?? 0));
       const revoker = tips.revokerUserID;
-      if (message) Object.assign(message, { kind: "system", text: revokedText(revoker, this.nameOf(revoker), this.#me.userID) });
+      const text = revokedText(revoker, this.nameOf(revoker), this.#me.userID);
+      if (message) Object.assign(message, { kind: "system", text });
     } else if (contentType === ContentType.DELETE_MSGS && chat) {
       for (const seq of tips.seqs ?? []) Object.assign(chat.bySeq.get(Number(seq)) ?? {}, { kind: "hidden" });
     } else if (contentType === ContentType.CLEAR_CONVERSATION) {
@@ -555,7 +556,9 @@ export class Chats extends EventTarget {
   }
 
   #onOnlineStatus({ subscribers = [] }) {
-    for (const { userID, onlinePlatformIDs = [] } of subscribers) this.#isPeerOnline.set(userID, onlinePlatformIDs.length > 0);
+    for (const { userID, onlinePlatformIDs = [] } of subscribers) {
+      this.#isPeerOnline.set(userID, onlinePlatformIDs.length > 0);
+    }
     this.#changed();
   }
 

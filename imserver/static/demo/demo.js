@@ -137,7 +137,8 @@ function showConnection({ state, seconds }) {
   pill.dataset.state = shown;
   // Screen readers hear the state once; the seconds that tick are for the eye.
   setText(byID("connection-spoken"), words);
-  setText(byID("connection-shown"), seconds ? `${words} in ${seconds} s`.replace("Offline in", "Offline, next try in") : words);
+  const until = isOffline ? `, next try in ${seconds} s` : ` in ${seconds} s`;
+  setText(byID("connection-shown"), seconds ? words + until : words);
   byID("connection-retry").hidden = state !== "waiting";
 }
 

@@ -151,7 +151,8 @@ export class ChatScreen {
       h("span", { class: "avatar-box" }, avatar("", ""), h("span", { class: "presence", hidden: true })),
       h("span", { class: "chat-item-title" }), h("time", { class: "chat-item-time" }),
       h("span", { class: "chat-item-preview" }, h("span", { class: "mark" }), h("span", { class: "preview-text" })),
-      h("span", { class: "badge", hidden: true }, h("span", { class: "badge-count" }), h("span", { class: "sr-only" }, " unread")),
+      h("span", { class: "badge", hidden: true },
+        h("span", { class: "badge-count" }), h("span", { class: "sr-only" }, " unread")),
     ));
   }
 
