@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import logging.config
 from typing import Any
 
 import structlog
+
+
+class NoFailedProbes(logging.Filter):
+    """A failing /healthz answers who asked; it is not a fault of the request that belongs in the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = getattr(record, "request", None)
+        return getattr(request, "path", "") != "/healthz"
 
 
 def logging_config(level: str, log_format: str) -> dict[str, Any]:
@@ -32,7 +41,8 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
                 "foreign_pre_chain": shared,
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"no_probes": {"()": NoFailedProbes}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["no_probes"]}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             # One line a connection or request says nothing the metrics do not.
@@ -41,6 +51,8 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
             "uvicorn": {"level": "WARNING"},
             "uvicorn.error": {"level": "WARNING"},
             "django.request": {"level": "ERROR"},
+            # It says every second that it sent the sweep.
+            "celery.beat": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},
         },
