@@ -95,7 +95,7 @@ class Config:
     log_max_entries: int = _option(100_000, "A toRedis log longer than this refuses sends as busy.", minimum=1)
     dedup_ttl_seconds: int = _option(3600, "How long a repeated client_msg_id gets the first answer.", minimum=1)
     cache_ttl_seconds: int = _option(86_400, "How long messages stay in the Redis cache.", minimum=1)
-    lease_ms: int = _option(5000, "A drainer that is silent this long loses its shard.", minimum=500)
+    lease_ms: int = _option(3000, "A drainer that is silent this long loses its shard.", minimum=500)
     linger_ms: int = _option(1000, "How long a drainer waits on empty logs before it gives its slot back.", minimum=0)
     drain_slice_ms: int = _option(10_000, "Longest run of one drain task before it gives its slot back.", minimum=100)
     persist_gather_ms: int = _option(

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 
@@ -26,6 +26,8 @@ from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
 
+#: How often a handing-over task knocks at the runner.
+HAND_OVER_SECONDS = 0.002
 #: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 5.0
@@ -54,6 +56,8 @@ class _Shard:
     renewed_at: float
     retry_at: float = 0.0
     failures: int = 0
+    #: Set once the runner waits for this shard's log too.
+    is_seen: threading.Event = field(default_factory=threading.Event)
 
 
 class Runner:
@@ -82,14 +86,18 @@ class Runner:
         if lease is None:
             return "somebody drains this shard"
         run = object()
+        held = _Shard(lease, renewed_at=time.monotonic())
         with self._lock:
-            self._shards[shard] = _Shard(lease, renewed_at=time.monotonic())
+            self._shards[shard] = held
             if self._active is None:
                 self._active = run
-        if self._active is not run:
+            active = self._active
+        if active is run:
+            return self._run(client, run)
+        # Unblocking a read that is only about to begin does nothing, so it is repeated until the runner has seen us.
+        while self._active is active and not held.is_seen.wait(HAND_OVER_SECONDS):
             self._interrupt()
-            return "handed over to this process's runner"
-        return self._run(client, run)
+        return "handed over to this process's runner"
 
     def _interrupt(self) -> None:
         """End the runner's blocking read, so that it sees what changed."""
@@ -139,6 +147,8 @@ class Runner:
                 if not self._shards:
                     self._active = self._blocking_client_id = None
                     return handled
+            for held in ready:
+                held.is_seen.set()
             # Renewals must go on while it waits, and shards that failed must be looked at again.
             wait = min(
                 config.lease_ms / 4000, max(linger_end - now, 0.001), 0.1 if len(ready) < len(self._shards) else 9

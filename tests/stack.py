@@ -115,7 +115,9 @@ class Stack:
         self._end(f"worker{number}", signal.SIGKILL)
 
     def _spawn(self, name: str, command: list[str], **settings: str) -> None:
-        log = self._logs.setdefault(name, (self.folder / f"{name}.log").open("ab"))
+        if name not in self._logs:
+            self._logs[name] = (self.folder / f"{name}.log").open("ab")
+        log = self._logs[name]
         self._processes[name] = subprocess.Popen(
             launcher(command),
             cwd=BASE_DIR,

@@ -16,6 +16,7 @@ from imserver.storage.clients import get_async_mongo
 from imserver.storage.users import Users
 
 NEWEST_USERS = 50
+CONTENT_SECURITY_POLICY = "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'"
 
 
 async def index(request: HttpRequest) -> HttpResponse:
@@ -23,7 +24,9 @@ async def index(request: HttpRequest) -> HttpResponse:
         return HttpResponse(
             "imserver is running. The demo page is off; start with DEMO=1 to see it.", content_type="text/plain"
         )
-    return render(request, "demo/index.html")
+    response = render(request, "demo/index.html")
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    return response
 
 
 async def config(_request: HttpRequest) -> HttpResponse:
