@@ -8,7 +8,7 @@ GEN_DIR := imserver/protocol/gen
 SOURCES := imserver tasks gateway tests manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint types format bench proto clean libcurl chromium
+.PHONY: help up test lint types format bench proto docs clean libcurl chromium
 
 help:  ## what one can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ proto: $(VENV)/.dev  ## generate the protobuf code again
 	rm -f $(GEN_DIR)/*_pb2.py $(GEN_DIR)/*_pb2.pyi
 	$(BIN)/python -m grpc_tools.protoc -I$(GEN_DIR)=$(PROTO_DIR) \
 	    --python_out=. --pyi_out=. $(wildcard $(PROTO_DIR)/*.proto)
+
+docs: $(VENV)/.dev  ## write the generated pages of docs/ again
+	$(BIN)/python manage.py checkconfig --markdown > docs/configuration.md
 
 clean:  ## remove the virtual environment and all caches; the data in .data stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
