@@ -140,13 +140,11 @@ class ResilientClient:
     # -- receiving
 
     async def _follow(self, client: Client) -> None:
-        handled = 0
         for conversation_id, max_seq in (await client.max_seqs()).items():
             await self._catch_up(client, conversation_id, max_seq)
         while True:
-            await client.until(lambda: len(client.pushes) > handled, CONNECTION_SECONDS)
-            push = sdkws_pb2.PushMessages.FromString(client.pushes[handled].data)
-            handled += 1
+            await client.until(lambda: client.pushes, CONNECTION_SECONDS)
+            push = sdkws_pb2.PushMessages.FromString(client.pushes.pop(0).data)
             for conversation_id, entry in push.msgs.items():
                 for msg in entry.Msgs:
                     await self._take_push(client, conversation_id, msg)

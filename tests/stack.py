@@ -76,6 +76,12 @@ class Stack:
             **self._settings,
         }
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of what runs now, the stores included, by name."""
+        stores = {server.kind.name: server.process for server in (self.servers.redis, self.servers.mongo)}
+        return {name: process.pid for name, process in {**self._processes, **stores}.items() if process is not None}
+
     # -- processes
 
     def start(self) -> Self:
@@ -113,6 +119,13 @@ class Stack:
     def kill_worker(self, number: int = 0) -> None:
         """SIGKILL."""
         self._end(f"worker{number}", signal.SIGKILL)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP, by the name of the process's log: ``worker0``."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        self._processes[name].send_signal(signal.SIGCONT)
 
     def _spawn(self, name: str, command: list[str], **settings: str) -> None:
         if name not in self._logs:

@@ -34,7 +34,7 @@ def local_address(config: Config, port: int) -> str:
 def product_processes(config: Config, data: Path) -> list[ProcessSpec]:
     """In the order of starting."""
     python = [sys.executable, "-m"]
-    celery = [*python, "celery", "-A", "tasks"]
+    celery = [*python, "celery", "--quiet", "-A", "tasks"]
     level = config.log_level.lower()
     return [
         ProcessSpec(GATEWAY, [*python, "gateway"], config.drain_seconds + GATEWAY_EXTRA_SECONDS),
