@@ -1,0 +1,69 @@
+"""``python -m tests.benchmarks.loadgen``: the load generator, a process of its own so that its CPU is told apart.
+
+stdin: the plan, a JSON line; later an empty line: begin. stdout: one JSON line an event, in this order: ``connected``,
+``measuring``, ``progress`` …, ``measured``, ``result``; or ``failed``, at any time, and exit code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import select
+import selectors
+import sys
+from typing import Any
+
+import orjson
+import uvloop
+
+from tests.benchmarks.load import Load, LoadError, Plan
+from tests.benchmarks.workloads import WORKLOADS
+
+
+class ExactSelector(selectors.EpollSelector):
+    """epoll that wakes up in time: its own timeout is in whole milliseconds, that of select on it in microseconds."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout > 0:
+            select.select([self.fileno()], [], [], timeout)
+        return super().select(0)
+
+
+def exact_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(ExactSelector())
+
+
+def notify(event: str, facts: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps({"event": event, **facts}) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+async def run(plan: Plan) -> None:
+    load = Load(plan, notify)
+    try:
+        await load.connect()
+        notify("connected", {})
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        # Nothing here makes cycles, and a collection is a pause that would be counted as the server's.
+        gc.collect()
+        gc.disable()
+        await WORKLOADS[plan.workload].drive(load)
+        await load.settle()
+        notify("result", load.result())
+    finally:
+        load.close()
+
+
+def main() -> None:
+    plan = Plan(**orjson.loads(sys.stdin.readline()))
+    loop_factory = exact_loop if WORKLOADS[plan.workload].is_open_loop else uvloop.new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(run(plan))
+    except (LoadError, OSError, TimeoutError) as error:
+        notify("failed", {"reason": str(error) or type(error).__name__})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
