@@ -103,6 +103,12 @@ class Config:
     )
     segment_single: int = _option(50, "Seqs reserved in MongoDB at a time for a single chat.", minimum=1)
     segment_group: int = _option(100, "Seqs reserved in MongoDB at a time for a group.", minimum=1)
+    seq_overdraft: int = _option(
+        1000, "Seqs a conversation may use beyond the reserved range while MongoDB is away.", minimum=0
+    )
+    seq_key_ttl_days: int = _option(
+        365, "A conversation silent this long leaves Redis; its next message skips some seqs.", minimum=1
+    )
     friend_check: bool = _option(False, "Refuse single chat messages between users who are not friends.")
     new_member_sees_history: bool = _option(True, "Members who join a group may pull what was said before.")
 

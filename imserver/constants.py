@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class ReqIdentifier(IntEnum):
@@ -53,7 +53,30 @@ class ContentType(IntEnum):
     TYPING = 113
     QUOTE = 114
     MARKDOWN_TEXT = 118
+    CONVERSATION_CHANGE = 1300
     OA_NOTIFICATION = 1400
+    GROUP_CREATED = 1501
+    GROUP_INFO_SET = 1502
+    JOIN_GROUP_APPLICATION = 1503
+    MEMBER_QUIT = 1504
+    GROUP_APPLICATION_ACCEPTED = 1505
+    GROUP_APPLICATION_REJECTED = 1506
+    GROUP_OWNER_TRANSFERRED = 1507
+    MEMBER_KICKED = 1508
+    MEMBER_INVITED = 1509
+    MEMBER_ENTER = 1510
+    GROUP_DISMISSED = 1511
+    GROUP_MEMBER_MUTED = 1512
+    GROUP_MEMBER_CANCEL_MUTED = 1513
+    GROUP_MUTED = 1514
+    GROUP_CANCEL_MUTED = 1515
+    GROUP_MEMBER_INFO_SET = 1516
+    GROUP_MEMBER_SET_TO_ADMIN = 1517
+    GROUP_MEMBER_SET_TO_ORDINARY = 1518
+    GROUP_INFO_SET_ANNOUNCEMENT = 1519
+    GROUP_INFO_SET_NAME = 1520
+    CONVERSATION_PRIVATE_CHAT = 1701
+    CLEAR_CONVERSATION = 1703
     MSG_REVOKE = 2101
     DELETE_MSGS = 2102
     HAS_READ_RECEIPT = 2200
@@ -120,6 +143,62 @@ class AppManagerLevel(IntEnum):
     ADMIN = 2
     NOTIFICATION = 3
     ROBOT = 4
+
+
+#: The only kind of group there is.
+GROUP_TYPE = 2
+
+
+class GroupStatus(IntEnum):
+    OK = 0
+    BANNED = 1
+    DISMISSED = 2
+    MUTED = 3
+
+
+class RoleLevel(IntEnum):
+    OWNER = 100
+    ADMIN = 60
+    MEMBER = 20
+
+
+class NeedVerification(IntEnum):
+    """Who becomes a member only after an approval."""
+
+    APPLICATIONS = 0
+    ALL_BUT_MANAGERS_INVITATIONS = 1
+    NOBODY = 2
+
+
+class JoinSource(IntEnum):
+    ADMIN = 1
+    INVITATION = 2
+    SEARCH = 3
+    QR_CODE = 4
+
+
+class FriendSource(IntEnum):
+    IMPORT = 1
+    APPLICATION = 2
+
+
+class HandleResult(IntEnum):
+    """State of an application, to a friend or a group."""
+
+    PENDING = 0
+    AGREED = 1
+    REFUSED = -1
+
+
+class WebhookCommand(StrEnum):
+    """Webhooks of the message path; the command is also the last part of the address."""
+
+    BEFORE_SEND_SINGLE = "callbackBeforeSendSingleMsgCommand"
+    BEFORE_SEND_GROUP = "callbackBeforeSendGroupMsgCommand"
+    BEFORE_MODIFY = "callbackBeforeMsgModifyCommand"
+    AFTER_SEND_SINGLE = "callbackAfterSendSingleMsgCommand"
+    AFTER_SEND_GROUP = "callbackAfterSendGroupMsgCommand"
+    AFTER_SAVE = "callbackAfterMsgSaveDBCommand"
 
 
 class Option:

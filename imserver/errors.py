@@ -50,12 +50,20 @@ class GroupIDNotFound(IMError):
     code, name = 1201, "GroupIDNotFoundError"
 
 
+class GroupIDExisted(IMError):
+    code, name = 1202, "GroupIDExisted"
+
+
 class NotInGroup(IMError):
     code, name = 1203, "NotInGroupYetError"
 
 
 class GroupDismissed(IMError):
     code, name = 1204, "DismissedAlreadyError"
+
+
+class GroupRequestHandled(IMError):
+    code, name = 1206, "GroupRequestHandled"
 
 
 class BlockedByPeer(IMError):
@@ -72,6 +80,10 @@ class MutedInGroup(IMError):
 
 class MutedGroup(IMError):
     code, name = 1403, "MutedGroup"
+
+
+class MsgAlreadyRevoked(IMError):
+    code, name = 1404, "MsgAlreadyRevoke"
 
 
 class TokenError(IMError):
@@ -130,3 +142,26 @@ class StorageUnavailable(IMError):
     """Redis cannot be reached, so nothing can be accepted."""
 
     code, name = 90004, "NetworkError"
+
+
+class WebhookRefused(IMError):
+    """A before-webhook said no; code, name and detail are its answer's."""
+
+    code, name = 80000, "CallbackError"
+
+    def __init__(self, code: int = 0, name: str = "", detail: str = "") -> None:
+        super().__init__(detail)
+        self.code = code or self.code
+        self.name = name or self.name
+
+
+class WebhookUnreachable(IMError):
+    """A before-webhook did not answer, or not with success, and is not set to fail open."""
+
+    code, name = 90004, "NetworkError"
+
+
+class WebhookAnswerInvalid(IMError):
+    """A before-webhook's answer cannot be used, and it is not set to fail open."""
+
+    code, name = 90007, "DataError"

@@ -54,8 +54,11 @@ class Stage(ABC):
 class _Shard:
     lease: Lease
     renewed_at: float
+    #: When a shard that failed, or the entries that were left waiting, are looked at again.
     retry_at: float = 0.0
     failures: int = 0
+    #: Entries up to here were left in the log for now.
+    position: bytes = logs.HEAD
     #: Set once the runner waits for this shard's log too.
     is_seen: threading.Event = field(default_factory=threading.Event)
 
@@ -142,16 +145,14 @@ class Runner:
         while True:
             now = time.monotonic()
             self._renew(client, now, config)
-            with self._lock:
-                ready = [held for held in self._shards.values() if held.retry_at <= now]
-                if not self._shards:
-                    self._active = self._blocking_client_id = None
-                    return handled
-            for held in ready:
-                held.is_seen.set()
+            ready = self._ready(now)
+            if ready is None:
+                return handled
             # Renewals must go on while it waits, and shards that failed must be looked at again.
             wait = min(
-                config.lease_ms / 4000, max(linger_end - now, 0.001), 0.1 if len(ready) < len(self._shards) else 9
+                config.lease_ms / 4000,
+                max(linger_end - now, 0.001),
+                *(max(held.retry_at - now, 0.001) for held in self._failing()),
             )
             batch = self._read(blocking, ready, config, wait)
             for held, entries in batch:
@@ -163,8 +164,24 @@ class Runner:
                     self._stop.wait(self._stage.gather_ms / 1000)
             if self._stop.is_set() or now >= slice_end:
                 return handled
-            if not batch and now >= linger_end and self._retire(client):
-                return handled
+            if not batch and now >= linger_end:
+                if self._retire(client):
+                    return handled
+                linger_end = now + config.linger_ms / 1000
+
+    def _ready(self, now: float) -> list[_Shard] | None:
+        """Shards whose logs are to be read; None when no shard is left, and then the run is over."""
+        with self._lock:
+            if not self._shards:
+                self._active = self._blocking_client_id = None
+                return None
+            ready = [held for held in self._shards.values() if held.retry_at <= now or held.lease.waiting]
+        for held in ready:
+            held.is_seen.set()
+            if held.lease.waiting and held.retry_at <= now:
+                held.lease.waiting.clear()
+                held.position = logs.HEAD
+        return ready
 
     def _read(
         self, blocking: redis.Redis, ready: list[_Shard], config: Config, wait: float
@@ -173,7 +190,8 @@ class Runner:
             self._stop.wait(wait)
             return []
         by_log = {held.lease.log.encode(): held for held in ready}
-        heads = logs.read_heads(blocking, [held.lease for held in ready], config.batch_size, int(wait * 1000) or 1)
+        positions = {held.lease.log: held.position for held in ready}
+        heads = logs.read_after(blocking, positions, config.batch_size, int(wait * 1000) or 1)
         return [(by_log[log], entries) for log, entries in heads if entries]
 
     def _handle(self, held: _Shard, entries: list[Entry]) -> int:
@@ -192,9 +210,9 @@ class Runner:
         except redis.RedisError:
             raise
         except Exception as error:
-            held.failures += 1
-            delay = min(BACKOFF_FIRST_SECONDS * 2 ** (held.failures - 1), BACKOFF_MOST_SECONDS)
-            held.retry_at = time.monotonic() + delay
+            delay = self._back_off(held)
+            held.lease.waiting.clear()
+            held.position = logs.HEAD
             metrics.RETRIES.labels(stage).inc()
             logger.warning(
                 "batch failed, tried again later",
@@ -202,11 +220,28 @@ class Runner:
                 exc_info=error,
             )
             return 0
-        held.failures = 0
+        if held.lease.waiting:
+            if held.retry_at <= time.monotonic():
+                self._back_off(held)
+            held.position = entries[-1][0]
+        else:
+            held.failures = 0
         metrics.BATCH_ENTRIES.labels(stage).observe(len(entries))
         metrics.BATCH_SECONDS.labels(stage).observe(time.perf_counter() - started)
         metrics.BATCH_LAG_SECONDS.labels(stage).observe(max(now_ms() - oldest_ms, 0) / 1000)
         return len(entries)
+
+    def _failing(self) -> list[_Shard]:
+        with self._lock:
+            return [held for held in self._shards.values() if held.failures]
+
+    @staticmethod
+    def _back_off(held: _Shard) -> float:
+        """Put the next try off, twice as long each time; returns the delay in seconds."""
+        held.failures += 1
+        delay: float = min(BACKOFF_FIRST_SECONDS * 2 ** (held.failures - 1), BACKOFF_MOST_SECONDS)
+        held.retry_at = time.monotonic() + delay
+        return delay
 
     def _renew(self, client: redis.Redis, now: float, config: Config) -> None:
         with self._lock:

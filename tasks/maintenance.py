@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.conf import get_config
-from imserver.storage import logs, process_health, read_seq, routes
+from imserver.storage import logs, process_health, read_seq, routes, webhook_waits
 from imserver.storage.clients import get_mongo, get_redis
 from tasks import names
 from tasks.celery import app
@@ -14,6 +14,7 @@ from tasks.wakeup import wake
 def sweep() -> int:
     """Repeat wake-ups that got lost: a shard whose log is not empty and that nobody drains. Returns how many."""
     client = get_redis()
+    webhook_waits.add_ticks(client, get_config().shards)
     count = 0
     for stage in names.STAGES:
         for shard in logs.sweep(client, stage, get_config().shards):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 #: Stages in the order of the flow.
-STAGES = ("transfer", "persist", "push")
+STAGES = ("transfer", "persist", "push", "webhook")
 
 #: Stage -> name of its Celery task. The task takes a shard number and nothing else.
-DRAIN_TASKS = {"transfer": "msg.transfer", "persist": "msg.persist", "push": "msg.push"}
+DRAIN_TASKS = {
+    "transfer": "msg.transfer",
+    "persist": "msg.persist",
+    "push": "msg.push",
+    "webhook": "msg.webhook",
+}
 
 SWEEP = "maintenance.sweep"
 FLUSH_READ_SEQS = "maintenance.flush_read_seqs"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 
+from bson.errors import InvalidDocument, InvalidStringData
 from google.protobuf.message import DecodeError
 
 from imserver import metrics
@@ -13,15 +15,33 @@ from imserver.protocol.conversations import is_notification_conversation
 from imserver.protocol.documents import to_document
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
-from imserver.storage import conversations
+from imserver.storage import conversations, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.conversations import NewConversation
 from imserver.storage.logs import DeadLetter, Entry, Lease
 from imserver.storage.msg_blocks import MsgBlockWriter, StoredMsgs
 from tasks.drain import Stage
-from tasks.transfer import owners_of
+from tasks.receivers import Receivers
+from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
+
+#: What the driver says of a document that MongoDB can never hold.
+BSON_REFUSALS = (InvalidDocument, InvalidStringData, OverflowError)
+
+
+@dataclass(slots=True)
+class Work:
+    """What a batch of entries comes to. ``saved``: fields of the entries that the after-save webhook is told of."""
+
+    batches: list[StoredMsgs] = field(default_factory=list)
+    new: list[NewConversation] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    saved: list[dict[bytes, bytes]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return sum(len(batch.msgs) for batch in self.batches)
 
 
 class Persist(Stage):
@@ -31,38 +51,59 @@ class Persist(Stage):
         self._redis = get_redis()
         self._database = get_mongo()
         self._blocks = MsgBlockWriter(self._database)
+        self._receivers = Receivers(self._redis, self._database)
         self.gather_ms = get_config().persist_gather_ms
 
     def process(self, lease: Lease, entries: list[Entry]) -> None:
-        batches: list[StoredMsgs] = []
-        new: list[NewConversation] = []
-        dead: list[DeadLetter] = []
+        work = self._parse(entries)
+        try:
+            self._blocks.write(work.batches)
+            conversations.create_records(self._database, work.new)
+        except BSON_REFUSALS:
+            self._set_aside(lease, entries)
+            return
+        except Exception:
+            metrics.PERSISTED.labels("failed").inc(work.count)
+            raise
+        conversations.remember_ids(self._redis, {(item.owner_user_id, item.conversation_id) for item in work.new})
+        is_hooked = webhooks.AFTER_SAVE in webhooks.enabled_after_kinds(self._database)
+        if lease.trim(self._redis, entries[-1][0], work.dead, to_webhook=work.saved if is_hooked else None):
+            wake("webhook", lease.shard)
+        metrics.PERSISTED.labels("ok").inc(work.count)
+        if work.dead:
+            metrics.DEAD_LETTERS.labels(self.name).inc(len(work.dead))
+
+    def _parse(self, entries: list[Entry]) -> Work:
+        work = Work()
         for _entry_id, fields in entries:
             try:
                 conversation_id, first_seq = fields[b"c"].decode(), int(fields[b"s"])
                 msgs = [MsgData.FromString(raw) for raw in LogBatch.FromString(fields[b"b"]).msgs]
             except (KeyError, ValueError, DecodeError) as error:
-                dead.append(DeadLetter(f"not a batch: {error!r}"[:200], fields))
+                work.dead.append(DeadLetter(f"not a batch: {error!r}"[:200], fields))
                 continue
             documents = [to_document(msg, first_seq + index) for index, msg in enumerate(msgs)]
-            batches.append(StoredMsgs(conversation_id, first_seq, documents))
-            if first_seq == 1 and not is_notification_conversation(conversation_id):
-                new += new_conversations(conversation_id, msgs[0])
-        count = sum(len(batch.msgs) for batch in batches)
-        try:
-            self._blocks.write(batches)
-            conversations.create_records(self._database, new)
-        except Exception:
-            metrics.PERSISTED.labels("failed").inc(count)
-            raise
-        conversations.remember_ids(self._redis, {(item.owner_user_id, item.conversation_id) for item in new})
-        lease.trim(self._redis, entries[-1][0], dead)
-        metrics.PERSISTED.labels("ok").inc(count)
-        if dead:
-            metrics.DEAD_LETTERS.labels(self.name).inc(len(dead))
+            work.batches.append(StoredMsgs(conversation_id, first_seq, documents))
+            if is_notification_conversation(conversation_id):
+                continue
+            work.saved.append(fields)
+            if fields.get(b"n") == b"1":
+                work.new += new_conversations(conversation_id, msgs[0], self._receivers.owners(msgs[0]))
+        return work
+
+    def _set_aside(self, lease: Lease, entries: list[Entry]) -> None:
+        """A message among these can never be written (the checks of sending are to keep it out): find its batch."""
+        if len(entries) > 1:
+            for entry in entries:
+                self.process(lease, [entry])
+            return
+        (entry_id, fields) = entries[0]
+        logger.error("batch not storable, set aside", extra={"action": "persist", "shard": lease.shard})
+        lease.trim(self._redis, entry_id, [DeadLetter("not storable in MongoDB", fields)])
+        metrics.DEAD_LETTERS.labels(self.name).inc()
 
 
-def new_conversations(conversation_id: str, first: MsgData) -> list[NewConversation]:
+def new_conversations(conversation_id: str, first: MsgData, owners: list[str]) -> list[NewConversation]:
     """The records that a conversation's first message creates, one for each owner."""
     return [
         NewConversation(
@@ -72,7 +113,7 @@ def new_conversations(conversation_id: str, first: MsgData) -> list[NewConversat
             user_id="" if first.sessionType == SessionType.GROUP else _peer_of(owner, first),
             group_id=first.groupID,
         )
-        for owner in owners_of(first)
+        for owner in owners
     ]
 
 

@@ -13,8 +13,14 @@ from tasks.drain import Runner, Stage
 from tasks.persist import Persist
 from tasks.push.online import OnlinePush
 from tasks.transfer import Transfer
+from tasks.webhooks import Webhooks
 
-STAGE_CLASSES: dict[str, type[Stage]] = {"transfer": Transfer, "persist": Persist, "push": OnlinePush}
+STAGE_CLASSES: dict[str, type[Stage]] = {
+    "transfer": Transfer,
+    "persist": Persist,
+    "push": OnlinePush,
+    "webhook": Webhooks,
+}
 
 
 @cache
@@ -39,6 +45,12 @@ def persist(shard: int) -> str:
 def push(shard: int) -> str:
     """Push the messages of a shard to connected receivers."""
     return get_runner("push").drain(shard)
+
+
+@app.task(name=names.DRAIN_TASKS["webhook"])
+def webhook(shard: int) -> str:
+    """Call the after hooks for the messages of a shard."""
+    return get_runner("webhook").drain(shard)
 
 
 @worker_shutting_down.connect

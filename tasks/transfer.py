@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from google.protobuf.message import DecodeError
+from pymongo.errors import PyMongoError
 
 from imserver import metrics
 from imserver.clock import now_ms
 from imserver.conf import get_config
-from imserver.constants import ContentType, SessionType
+from imserver.constants import ContentType
 from imserver.errors import ArgsError
 from imserver.protocol.conversations import (
     chat_conversation_id,
@@ -29,18 +31,36 @@ from imserver.protocol.conversations import (
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.protocol.options import is_notification, is_stored, split_send_msg
-from imserver.storage import conversations, keys, read_seq
+from imserver.storage import conversations, keys, read_seq, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.logs import DeadLetter, Entry, Lease, LeaseLost, next_entry_id
+from imserver.storage.read_seq import ReadSeqWriter
 from imserver.storage.scripts import get_script
-from imserver.storage.seq import SeqAllocator
+from imserver.storage.seq import SeqAllocator, SeqUnavailable
 from tasks.drain import Stage
+from tasks.receivers import Receivers
 from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
 
 #: A range that was refilled can only be used up by the drainer itself, so two rounds are one more than needed.
 COMMIT_ATTEMPTS = 5
+
+
+#: What a number of MongoDB can hold.
+MOST_SEQ = 2**63 - 1
+#: MongoDB was away: how long it is not asked again, so that a batch does not wait for its time-out each time.
+MONGO_RETRY_SECONDS = 1.0
+#: Seqs that are to be left after a refill ahead.
+REFILL_AHEAD = 20
+
+
+class MustWait(Exception):
+    """Conversations (by key) that cannot get seqs now."""
+
+    def __init__(self, conversation_keys: set[str]) -> None:
+        super().__init__(f"{len(conversation_keys)} conversations wait for MongoDB")
+        self.keys = conversation_keys
 
 
 @dataclass(slots=True)
@@ -83,21 +103,21 @@ class _KeyLists:
     """The four kinds of one conversation key."""
 
     def __init__(self) -> None:
-        self.lists: dict[tuple[bool, bool], MsgList] = {}
+        self.lists: dict[tuple[bool, bool], dict[str, MsgList]] = {}
 
     def add(self, msg: MsgData, raw: bytes, operation_id: str) -> None:
         notification, stored = is_notification(msg), is_stored(msg)
         conversation_id = chat_conversation_id(msg)
         if notification:
             conversation_id = notification_twin(conversation_id)
-        kind = self.lists.setdefault((notification, stored), MsgList(conversation_id, stored))
-        kind.add(msg, raw, operation_id)
+        # A key names one conversation, but for ids that hold underscores: a group may be called a_b.
+        of_kind = self.lists.setdefault((notification, stored), {})
+        of_kind.setdefault(conversation_id, MsgList(conversation_id, stored)).add(msg, raw, operation_id)
 
     def in_order(self) -> Iterator[MsgList]:
         """Chat before notification, so that a system line stands before the event that refers to it; transient first."""
         for kind in ((False, False), (False, True), (True, False), (True, True)):
-            if kind in self.lists:
-                yield self.lists[kind]
+            yield from self.lists.get(kind, {}).values()
 
 
 def sort_batch(entries: list[Entry], trigger_id: str) -> Batch:
@@ -106,6 +126,8 @@ def sort_batch(entries: list[Entry], trigger_id: str) -> Batch:
     receipts: dict[tuple[str, str], int] = {}
     dead: list[DeadLetter] = []
     for _entry_id, fields in entries:
+        if not fields.get(b"m"):
+            continue
         try:
             raw, operation_id = fields[b"m"], fields[b"o"].decode(errors="replace")
             msg = MsgData.FromString(raw)
@@ -132,12 +154,19 @@ def sort_batch(entries: list[Entry], trigger_id: str) -> Batch:
     )
 
 
+def _key_of(entry: Entry) -> str:
+    return entry[1].get(b"k", b"").decode(errors="replace")
+
+
 def _receipts_of(msg: MsgData) -> list[ReadReceipt]:
     """The read seq that a 2200 message tells; only the sender's own, and only of the conversation it was sent in."""
     try:
         tips = orjson.loads(orjson.loads(msg.content)["detail"])
         user_id, conversation_id = tips["markAsReadUserID"], tips["conversationID"]
-        seq = max([int(tips.get("hasReadSeq") or 0), *(int(item) for item in tips.get("seqs") or ())])
+        seqs = [tips.get("hasReadSeq") or 0, *(tips.get("seqs") or ())]
+        if not all(isinstance(item, int) for item in seqs):
+            raise TypeError("seqs are whole numbers")
+        seq = min(max(seqs), MOST_SEQ)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         logger.warning("read receipt without usable content", extra={"action": "transfer", "send_id": msg.sendID})
         return []
@@ -151,23 +180,51 @@ class Transfer(Stage):
 
     def __init__(self) -> None:
         self._redis = get_redis()
-        self._seqs = SeqAllocator(self._redis, get_mongo())
+        self._database = get_mongo()
+        self._seqs = SeqAllocator(self._redis, self._database)
+        self._receivers = Receivers(self._redis, self._database)
+        self._read_seqs = ReadSeqWriter(self._redis, self._database)
         self._config = get_config()
+        self._mongo_away_until = 0.0
 
     def process(self, lease: Lease, entries: list[Entry]) -> None:
-        batch = sort_batch(entries, secrets.token_hex(8))
-        answer = self._commit(lease, batch, entries)
+        while True:
+            handled = [entry for entry in entries if _key_of(entry) not in lease.waiting] if lease.waiting else entries
+            if not handled:
+                return
+            batch = sort_batch(handled, secrets.token_hex(8))
+            try:
+                answer = self._commit(lease, batch, handled, leaves_some=bool(lease.waiting))
+            except MustWait as error:
+                # These conversations stay in the log, in order; the others of the shard go on.
+                lease.waiting |= error.keys
+                logger.warning(
+                    "conversations wait for MongoDB",
+                    extra={"action": "transfer", "shard": lease.shard, "count": len(error.keys)},
+                )
+                continue
+            self._after_commit(lease, batch, answer)
+            return
+
+    def _after_commit(self, lease: Lease, batch: Batch, answer: list[int] | None) -> None:
         if answer is None:
-            # The answer of a commit that did happen got lost; what it would have said is not known, so wake both.
+            # The answer of a commit that did happen got lost; what it would have said is not known, so wake all.
             wake("persist", lease.shard)
             wake("push", lease.shard)
+            wake("webhook", lease.shard)
             return
-        wake_persist, wake_push, *first_seqs = answer
-        self._remember_new_conversations(batch, first_seqs)
+        wake_persist, wake_push, wake_webhook, *rest = answer
+        flagged = [int(number) for number in rest[len(batch.lists) :]]
+        new, low = [-number for number in flagged if number < 0], [number for number in flagged if number > 0]
+        self._remember_new_conversations([batch.lists[number - 1] for number in new])
         if wake_persist:
             wake("persist", lease.shard)
         if wake_push:
             wake("push", lease.shard)
+        if wake_webhook:
+            wake("webhook", lease.shard)
+        for number in low:
+            self._refill_ahead(batch.lists[number - 1])
         self._count(batch)
         logger.debug(
             "batch transferred",
@@ -175,15 +232,18 @@ class Transfer(Stage):
                 "action": "transfer",
                 "trigger_id": batch.trigger_id,
                 "shard": lease.shard,
-                "entries": len(entries),
                 "operation_ids": [operation_id for item in batch.lists for operation_id in item.operation_ids],
             },
         )
 
-    def _commit(self, lease: Lease, batch: Batch, entries: list[Entry]) -> list[int] | None:
-        """Step 4. Raises LeaseLost; PyMongoError when a range must be reserved and MongoDB is away."""
-        script_keys, args = self._script_arguments(lease, batch, entries)
+    def _commit(self, lease: Lease, batch: Batch, entries: list[Entry], *, leaves_some: bool) -> list[int] | None:
+        """Step 4. Raises LeaseLost; MustWait when ranges cannot be refilled because MongoDB is away."""
+        self._seed_read_seqs(batch.receipts)
+        overdraft = 0
         for _attempt in range(COMMIT_ATTEMPTS):
+            script_keys, args = self._script_arguments(
+                lease, batch, entries, overdraft=overdraft, leaves_some=leaves_some
+            )
             status, *rest = get_script("commit").run(self._redis, script_keys, args)
             if status == 1:
                 return list(rest)
@@ -191,12 +251,52 @@ class Transfer(Stage):
                 raise LeaseLost(lease.key)
             if status == -2:
                 return None
-            for number in rest:
-                item = batch.lists[number - 1]
-                self._seqs.ensure_range(item.conversation_id, len(item.msgs))
+            short = [batch.lists[number - 1] for number in rest]
+            if not self._refill(short):
+                if overdraft or not self._config.seq_overdraft:
+                    raise MustWait({conversation_key(item.conversation_id) for item in short})
+                overdraft = self._config.seq_overdraft
         raise RuntimeError(f"seq ranges of shard {lease.shard} were used up as fast as they were refilled")
 
-    def _script_arguments(self, lease: Lease, batch: Batch, entries: list[Entry]) -> tuple[list[Any], list[Any]]:
+    def _seed_read_seqs(self, receipts: list[ReadReceipt]) -> None:
+        for receipt in receipts:
+            try:
+                self._read_seqs.seed(receipt.conversation_id, receipt.user_id)
+            except PyMongoError as error:
+                # The receipt then moves what Redis has; MongoDB keeps the greater one.
+                logger.warning("read seq not looked up", extra={"action": "transfer", "error": repr(error)[:300]})
+
+    def _refill(self, short: list[MsgList]) -> bool:
+        """Reserve ranges in MongoDB; False when it is away (and is not asked again for a moment)."""
+        if time.monotonic() < self._mongo_away_until:
+            return False
+        try:
+            for item in short:
+                self._seqs.ensure_range(item.conversation_id, len(item.msgs))
+        except SeqUnavailable:
+            # Somebody else is at it, or died at it: its lock expires.
+            return False
+        except PyMongoError as error:
+            self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
+            logger.warning("seq range not refilled", extra={"action": "seq_refill", "error": repr(error)[:300]})
+            return False
+        return True
+
+    def _refill_ahead(self, item: MsgList) -> None:
+        """A range that runs low is refilled before a batch has to wait for it."""
+        if time.monotonic() < self._mongo_away_until:
+            return
+        try:
+            self._seqs.ensure_range(item.conversation_id, len(item.msgs) + REFILL_AHEAD)
+        except SeqUnavailable:
+            return
+        except PyMongoError as error:
+            self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
+            logger.warning("seq range not refilled ahead", extra={"action": "seq_refill", "error": repr(error)[:300]})
+
+    def _script_arguments(
+        self, lease: Lease, batch: Batch, entries: list[Entry], *, overdraft: int = 0, leaves_some: bool = False
+    ) -> tuple[list[Any], list[Any]]:
         shard = lease.shard
         script_keys: list[Any] = [
             lease.key,
@@ -209,6 +309,9 @@ class Transfer(Stage):
             keys.lease("push", shard),
             keys.wake("push", shard),
             keys.read_dirty(shard),
+            keys.log(keys.TO_WEBHOOK, shard),
+            keys.lease("webhook", shard),
+            keys.wake("webhook", shard),
         ]
         args: list[Any] = [
             lease.token,
@@ -220,7 +323,12 @@ class Transfer(Stage):
             len(batch.lists),
             len(batch.receipts),
             len(batch.dead),
+            overdraft,
+            self._config.seq_key_ttl_days * 86_400,
+            "1" if webhooks.AFTER_SEND in webhooks.enabled_after_kinds(self._database) else "0",
         ]
+        removed = [entry_id for entry_id, _ in entries] if leaves_some else []
+        args += (len(removed), *removed)
         for item in batch.lists:
             conversation_id = item.conversation_id
             script_keys += (
@@ -242,18 +350,29 @@ class Transfer(Stage):
                 keys.read_seq(shard, receipt.conversation_id, receipt.user_id),
                 read_seq.dirty_field(receipt.conversation_id, receipt.user_id),
                 receipt.seq,
+                keys.malloc_seq(shard, receipt.conversation_id),
             )
         for letter in batch.dead:
             args += (letter.reason, *(letter.fields.get(name, b"") for name in (b"k", b"m", b"o")))
         return script_keys, args
 
-    def _remember_new_conversations(self, batch: Batch, first_seqs: list[int]) -> None:
+    def _remember_new_conversations(self, new: list[MsgList]) -> None:
         """Step 5, the quick half: a login lists the conversation from now on. Persist writes the records."""
         ids = set()
-        for item, first_seq in zip(batch.lists, first_seqs, strict=True):
-            if first_seq == 1 and not is_notification_conversation(item.conversation_id):
-                ids |= {(user_id, item.conversation_id) for user_id in owners_of(item.msgs[0])}
+        for item in new:
+            if not is_notification_conversation(item.conversation_id):
+                ids |= {(user_id, item.conversation_id) for user_id in self._owners_of(item.msgs[0])}
         conversations.remember_ids(self._redis, ids)
+
+    def _owners_of(self, msg: MsgData) -> list[str]:
+        try:
+            return self._receivers.owners(msg)
+        except PyMongoError as error:
+            # Persist finds them when MongoDB is back, and lists the conversation then.
+            logger.warning(
+                "members unknown", extra={"action": "transfer", "group_id": msg.groupID, "error": repr(error)[:300]}
+            )
+            return []
 
     def _count(self, batch: Batch) -> None:
         for item in batch.lists:
@@ -265,10 +384,3 @@ class Transfer(Stage):
                 "entries set aside",
                 extra={"action": "transfer", "trigger_id": batch.trigger_id, "count": len(batch.dead)},
             )
-
-
-def owners_of(msg: MsgData) -> list[str]:
-    """Who gets a conversation record when this is a conversation's first message."""
-    if msg.sessionType == SessionType.GROUP:
-        return []
-    return [msg.recvID] if msg.sessionType == SessionType.NOTIFICATION else list({msg.sendID, msg.recvID})

@@ -6,13 +6,21 @@
 | log:dead:{s} | stream | none | entries that cannot succeed, with reason and origin |
 | lease:<stage>:{s} | string | LEASE_MS | token of the one drainer |
 | wake:<stage>:{s} | string | WAKE_TTL_MS | a wake-up is on its way |
+| WEBHOOK_WAIT:{s}:<kind>:<conversation> | list | none | batches that wait until their webhook works again, oldest first |
+| WEBHOOK_DUE:{s} | sorted set | none | <kind>:<conversation> that waits -> ms of the next try |
+| WEBHOOK_SETTLED:{s} | string | a minute | the last settlement, so that a repeated call is not applied twice |
 | DEDUP:{s}:<send id>:<client msg id> | string | DEDUP_TTL_SECONDS | answer of the first append |
 | MALLOC_SEQ:{s}:<conversation> | hash | none | CURR, LAST, TIME, LOCK (+ its expiry) |
-| MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq |
+| MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq, v changes |
 | SEQ_USER_READ:{s}:<conversation>:<user> | string | none | last read seq |
-| READ_DIRTY:{s}, READ_FLUSHING:{s} | hash | none | read seqs that MongoDB does not have yet |
+| SEQ_USER:{s}:<conversation>:<user> | hash | SEQ_USER_TTL | min and max (cap) of a user, v changes; no user: of everybody |
+| READ_DIRTY:{s} | hash | none | read seqs that MongoDB does not have yet |
+| TOKEN_LOCK:<user> | string | 5 s | somebody issues a token for the user |
 | TOKENS:<user>:<platform> | hash | lifetime of a token | token -> state |
 | CONVERSATIONS:<user> | set | CONVERSATIONS_TTL | conversation ids; the empty member says it is complete |
+| GROUP_STATE:<group> | string | GROUP_STATE_TTL | random token that names the member list as it is now |
+| GROUP_MEMBERS:<group>:<token> | set | GROUP_MEMBERS_TTL | member ids at that token; the empty member says it is complete |
+| GROUP_LEAVERS:<group> | hash | GROUP_LEAVERS_TTL | user who just left -> ms until which the news of it still go there |
 | ROUTE:<user> | hash | none, healed by nodes | connection id -> node, platform, since |
 | NODE:<node> | string | NODE_TTL_MS | heartbeat, with the number of connections |
 | NODES | set | none | nodes that may be alive |
@@ -29,9 +37,20 @@ WAKE_TTL_MS = 5000
 #: Rebuilt from MongoDB when it is missing.
 CONVERSATIONS_TTL_SECONDS = 7 * 86_400
 
+#: Copied from MongoDB again when it is missing.
+SEQ_USER_TTL_SECONDS = 86_400
+
+#: Longer than any set of members, so that a token is never made anew while a set of its name is left.
+GROUP_STATE_TTL_SECONDS = 86_400
+#: Bounds how long a set can be wrong after a process died between MongoDB and Redis.
+GROUP_MEMBERS_TTL_SECONDS = 600
+#: A notification is pushed much sooner; later the leaver learns of it by the next sync.
+GROUP_LEAVERS_TTL_SECONDS = 60
+
 TO_REDIS = "toRedis"
 TO_MONGO = "toMongo"
 TO_PUSH = "toPush"
+TO_WEBHOOK = "toWebhook"
 DEAD = "dead"
 
 
@@ -51,6 +70,18 @@ def wake(stage: str, shard: int) -> str:
     return _sharded(f"wake:{stage}", shard)
 
 
+def webhook_wait(shard: int, line: str) -> str:
+    return _sharded("WEBHOOK_WAIT", shard, f":{line}")
+
+
+def webhook_due(shard: int) -> str:
+    return _sharded("WEBHOOK_DUE", shard)
+
+
+def webhook_settled(shard: int) -> str:
+    return _sharded("WEBHOOK_SETTLED", shard)
+
+
 def dedup(shard: int, send_id: str, client_msg_id: str) -> str:
     return _sharded("DEDUP", shard, f":{send_id}:{client_msg_id}")
 
@@ -68,12 +99,13 @@ def read_seq(shard: int, conversation_id: str, user_id: str) -> str:
     return _sharded("SEQ_USER_READ", shard, f":{conversation_id}:{user_id}")
 
 
+def seq_user(shard: int, conversation_id: str, user_id: str) -> str:
+    """Limits of what a user may pull; with an empty user id those that hold for everybody."""
+    return _sharded("SEQ_USER", shard, f":{conversation_id}:{user_id}")
+
+
 def read_dirty(shard: int) -> str:
     return _sharded("READ_DIRTY", shard)
-
-
-def read_flushing(shard: int) -> str:
-    return _sharded("READ_FLUSHING", shard)
 
 
 def tokens(user_id: str, platform_id: int) -> str:
@@ -82,6 +114,23 @@ def tokens(user_id: str, platform_id: int) -> str:
 
 def conversations(user_id: str) -> str:
     return f"{get_config().key_prefix}CONVERSATIONS:{user_id}"
+
+
+def group_state(group_id: str) -> str:
+    return f"{get_config().key_prefix}GROUP_STATE:{group_id}"
+
+
+def group_members(group_id: str, token: str) -> str:
+    return f"{get_config().key_prefix}GROUP_MEMBERS:{group_id}:{token}"
+
+
+def group_leavers(group_id: str) -> str:
+    return f"{get_config().key_prefix}GROUP_LEAVERS:{group_id}"
+
+
+def user_facts_channel() -> str:
+    """A channel, not a key: ids of users whose facts (storage/user_facts.py) changed."""
+    return f"{get_config().key_prefix}USER_FACTS"
 
 
 def route(user_id: str) -> str:
@@ -102,3 +151,7 @@ def worker(name: str) -> str:
 
 def swept_at() -> str:
     return f"{get_config().key_prefix}SWEPT_AT"
+
+
+def token_lock(user_id: str) -> str:
+    return f"{get_config().key_prefix}TOKEN_LOCK:{user_id}"

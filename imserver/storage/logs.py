@@ -19,7 +19,7 @@ from imserver.storage.scripts import get_script
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 #: The stages of the pipeline and the log each of them drains.
-STAGE_LOGS = {"transfer": keys.TO_REDIS, "persist": keys.TO_MONGO, "push": keys.TO_PUSH}
+STAGE_LOGS = {"transfer": keys.TO_REDIS, "persist": keys.TO_MONGO, "push": keys.TO_PUSH, "webhook": keys.TO_WEBHOOK}
 
 
 class LeaseLost(Exception):
@@ -36,6 +36,8 @@ class Append:
     msg: bytes
     operation_id: str
     answer: bytes
+    #: For the metrics: ws, rest or notification.
+    entrance: str = "ws"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class Lease:
         self.key = keys.lease(stage, shard)
         self.log_name = STAGE_LOGS[stage]
         self.log = keys.log(self.log_name, shard)
+        #: Conversation keys that cannot be handled now. A stage that adds one leaves all entries of that key in the log,
+        #: in order; the runner reads on behind them and forgets the set when it is time to look at them again.
+        self.waiting: set[str] = set()
 
     @classmethod
     def acquire(cls, client: redis.Redis, stage: str, shard: int) -> Lease | None:
@@ -98,18 +103,41 @@ class Lease:
         args = [self.token, "1" if force else "0", keys.WAKE_TTL_MS]
         return int(get_script("release").run(client, [self.key, self.log, wake_key], args))
 
-    def trim(self, client: redis.Redis, last_entry_id: bytes, dead: list[DeadLetter] | None = None) -> None:
-        """Remove the handled entries up to and with ``last_entry_id``. Raises LeaseLost."""
-        args: list[Any] = [self.token, next_entry_id(last_entry_id), self.log_name]
-        for letter in dead or ():
+    def trim(
+        self,
+        client: redis.Redis,
+        last_entry_id: bytes,
+        dead: list[DeadLetter] | None = None,
+        *,
+        to_webhook: list[dict[bytes, bytes]] | None = None,
+    ) -> bool:
+        """Remove the handled entries up to and with ``last_entry_id``; the given ones (by fields) go to the webhook stage.
+
+        Returns whether the caller has to wake that stage. Raises LeaseLost.
+        """
+        dead = dead or []
+        args: list[Any] = [self.token, next_entry_id(last_entry_id), self.log_name, keys.WAKE_TTL_MS, len(dead)]
+        for letter in dead:
             args += (
                 letter.reason,
                 letter.fields.get(b"c", b""),
                 letter.fields.get(b"s", b""),
                 letter.fields.get(b"b", b""),
             )
-        if not get_script("trim").run(client, [self.key, self.log, keys.log(keys.DEAD, self.shard)], args):
+        for fields in to_webhook or ():
+            args += (fields[b"c"], fields[b"s"], fields[b"b"])
+        script_keys = [
+            self.key,
+            self.log,
+            keys.log(keys.DEAD, self.shard),
+            keys.log(keys.TO_WEBHOOK, self.shard),
+            keys.lease("webhook", self.shard),
+            keys.wake("webhook", self.shard),
+        ]
+        answer = get_script("trim").run(client, script_keys, args)
+        if not answer:
             raise LeaseLost(self.key)
+        return bool(answer == 2)
 
 
 def next_entry_id(entry_id: bytes) -> str:
@@ -118,11 +146,15 @@ def next_entry_id(entry_id: bytes) -> str:
     return f"{milliseconds}-{int(number) + 1}"
 
 
-def read_heads(
-    client: redis.Redis, leases: list[Lease], count: int, block_ms: int | None
+#: The position before the first entry.
+HEAD = b"0-0"
+
+
+def read_after(
+    client: redis.Redis, positions: dict[str, bytes], count: int, block_ms: int | None
 ) -> list[tuple[bytes, list[Entry]]]:
-    """Up to ``count`` entries from the head of each leased log that has any, waiting ``block_ms`` for the first."""
-    streams: dict[Any, Any] = {lease.log: "0-0" for lease in leases}
+    """Up to ``count`` entries behind the position in each log (by key) that has any, waiting ``block_ms`` for the first."""
+    streams: dict[Any, Any] = dict(positions)
     return client.xread(streams, count=count, block=block_ms) or []  # type: ignore[return-value]
 
 

@@ -1,7 +1,10 @@
 """Seqs of a conversation: Redis hands them out from ranges that MongoDB reserves.
 
-MongoDB ``seq``: {conversation_id, max_seq end of everything ever reserved, min_seq, gaps [{from, to}]}. A seq is never
-handed out twice: a range that was lost with Redis is skipped and noted as a gap.
+MongoDB ``seq``: {conversation_id, max_seq end of everything ever reserved, min_seq, reserved_from and reserved_by of the last
+reservation, gaps [{from, to}]}. A seq is never
+handed out twice: a range that was lost with Redis is skipped and noted as a gap. While MongoDB is away up to SEQ_OVERDRAFT
+seqs are handed out beyond the reserved range (commit.lua); the next refill reserves them after the fact, and a counter that
+Redis lost restarts so far above.
 """
 
 from __future__ import annotations
@@ -9,19 +12,24 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from dataclasses import dataclass
 
+import pymongo
 import redis
 import redis.asyncio
 from pymongo import ReturnDocument
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from imserver import metrics
 from imserver.clock import now_ms
 from imserver.conf import get_config
 from imserver.protocol.conversations import GROUP_PREFIX, shard_of
+from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.storage import keys
-from imserver.storage.clients import Document
+from imserver.storage.clients import Document, as_text
 from imserver.storage.msg_blocks import MsgBlockWriter
+from imserver.storage.read_seq import ReadSeqWriter
 from imserver.storage.scripts import get_script
 
 logger = logging.getLogger(__name__)
@@ -29,13 +37,29 @@ logger = logging.getLogger(__name__)
 COLLECTION = "seq"
 
 #: A refill is one MongoDB call; who holds the lock longer is taken for dead.
-LOCK_EXPIRY_MS = 10_000
+LOCK_EXPIRY_MS = 2_000
 RETRY_LIMIT = 10
+#: A reservation is one document: what takes longer is an outage, and then there is the overdraft.
+RESERVE_SECONDS = 1.0
+#: Refills that follow each other within this time double the range, up to this size.
+QUICK_REFILL_MS = 10_000
+MOST_SEGMENT = 10_000
 RETRY_WAIT_SECONDS = 0.25
 
 
 class SeqUnavailable(Exception):
     """The range of a conversation could not be refilled: somebody else holds the lock and does not finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """A refill under its lock. ``dead_owner``: whose expired lock it took over, or empty."""
+
+    conversation_id: str
+    key: str
+    owner: str
+    dead_owner: str
+    size: int
 
 
 class SeqAllocator:
@@ -45,7 +69,8 @@ class SeqAllocator:
         self._client = client
         self._seqs = database[COLLECTION]
         self._blocks = MsgBlockWriter(database)
-        self._shards = get_config().shards
+        self._read = ReadSeqWriter(client, database)
+        self._config = get_config()
 
     def allocate(self, conversation_id: str, size: int) -> int:
         """Take ``size`` contiguous seqs and return the last one before them; size 0 only reads.
@@ -58,67 +83,131 @@ class SeqAllocator:
         return self._allocate(conversation_id, size, take=True)
 
     def ensure_range(self, conversation_id: str, size: int) -> None:
-        """Make sure that ``size`` seqs can be taken without MongoDB. Raises as ``allocate``."""
+        """Make sure that ``size`` seqs can be taken without MongoDB.
+
+        Raises as ``allocate``, but never waits for somebody else's refill: SeqUnavailable at once.
+        """
         self._allocate(conversation_id, size, take=False)
 
     def _allocate(self, conversation_id: str, size: int, *, take: bool) -> int:
         if size < 0:
             raise ValueError(f"size must not be negative: {size}")
-        key = keys.malloc_seq(shard_of(conversation_id, self._shards), conversation_id)
+        key = keys.malloc_seq(shard_of(conversation_id, self._config.shards), conversation_id)
         owner = secrets.token_hex(8)
         for _attempt in range(RETRY_LIMIT):
             args = [size, owner, LOCK_EXPIRY_MS, now_ms(), "1" if take else "0"]
-            answer = get_script("malloc").run(self._client, [key], args)
-            if answer[0] == 0:
-                return int(answer[1])
-            if answer[0] == 2:
+            answer, *values = get_script("malloc").run(self._client, [key], args)
+            if answer == 0:
+                return int(values[0]) if int(values[0]) >= 0 else self._blocks.last_seq(conversation_id)
+            if answer == 2 and not take:
+                break
+            if answer == 2:
                 time.sleep(RETRY_WAIT_SECONDS * (0.5 + secrets.randbelow(100) / 100))
-                continue
-            curr, last = (int(answer[1]), int(answer[2])) if answer[0] == 3 else (None, None)
-            self._refill(conversation_id, key, owner=owner, size=size, curr=curr, last=last)
+            else:
+                dead_owner, *numbers = values
+                refill = Refill(conversation_id, key, owner, as_text(dead_owner), size)
+                try:
+                    if answer == 3:
+                        self._refill_exhausted(refill, *numbers)
+                    else:
+                        self._refill_missing(refill)
+                except PyMongoError:
+                    # Whoever tries next must not wait for the lock to expire.
+                    get_script("unlock_malloc").run(self._client, [key], [owner])
+                    raise
         raise SeqUnavailable(f"no seqs for {conversation_id}: another process holds the refill lock")
 
-    def _refill(
-        self, conversation_id: str, key: str, owner: str, size: int, curr: int | None, last: int | None
-    ) -> None:
-        start, end = self._reserve(conversation_id, size)
-        if curr is not None and last is not None and start == last:
-            first_free = curr
+    def _refill_exhausted(self, refill: Refill, curr: int, last: int, segment: int, refilled_ms: int) -> None:
+        """The range is used up: go on from where it ended."""
+        # What was handed out beyond the range while MongoDB was away is reserved now, after the fact.
+        overdrawn = max(curr - last, 0)
+        segment = self._segment(refill.conversation_id, segment, refilled_ms)
+        start, end = self._reserve(refill, segment + refill.size + overdrawn)
+        if start == last:
+            before = curr
         else:
-            # Redis lost the counter, or another node took the range in between: what lies before ``start`` and was
-            # not used will never be used. A pull over it is answered with placeholders.
-            first_free = start
-            used = curr if curr is not None else self._blocks.last_seq(conversation_id)
-            if used < start:
-                self._seqs.update_one(
-                    {"conversation_id": conversation_id}, {"$push": {"gaps": {"from": used + 1, "to": start}}}
-                )
-                metrics.SEQ_GAPS.inc()
-                logger.warning(
-                    "seq range skipped",
-                    extra={"action": "seq_gap", "conversation_id": conversation_id, "from": used + 1, "to": start},
-                )
-        if not get_script("refill").run(self._client, [key], [owner, first_free, end, now_ms()]):
+            # Another process took a range in between (Redis lost the counter meanwhile): ours ends here.
+            before = start
+            self._note_gap(refill.conversation_id, used=curr, start=start)
+        self._store(refill, before, end, segment)
+
+    def _refill_missing(self, refill: Refill) -> None:
+        """Redis does not know the conversation: it is new, or the counter was lost or expired after long disuse."""
+        segment = self._segment(refill.conversation_id, 0, 0)
+        start, end = self._reserve(refill, segment + refill.size)
+        if start > 0:
+            # Up to SEQ_OVERDRAFT seqs may have been handed out beyond what MongoDB knew of.
+            _, end = self._reserve(refill, self._config.seq_overdraft)
+            start = end - segment - refill.size
+            self._note_gap(refill.conversation_id, used=self._last_known(refill.conversation_id), start=start)
+        self._store(refill, start, end, segment, is_new=True)
+
+    def _last_known(self, conversation_id: str) -> int:
+        """The greatest seq that is stored or on its way to be; 0 when there is none."""
+        known = self._blocks.last_seq(conversation_id)
+        log = keys.log(keys.TO_MONGO, shard_of(conversation_id, self._config.shards))
+        for _entry_id, fields in self._client.xrange(log):  # rare, and the log is short unless MongoDB is away
+            if fields.get(b"c") == conversation_id.encode():
+                known = max(known, int(fields[b"s"]) + len(LogBatch.FromString(fields[b"b"]).msgs) - 1)
+        return known
+
+    def _segment(self, conversation_id: str, last_segment: int, refilled_ms: int) -> int:
+        """Size of the next range: it doubles while refills follow each other quickly."""
+        config = self._config
+        base = config.segment_group if conversation_id.startswith(GROUP_PREFIX) else config.segment_single
+        if now_ms() - refilled_ms > QUICK_REFILL_MS:
+            return base
+        return min(max(last_segment, base) * 2, MOST_SEGMENT)
+
+    def _reserve(self, refill: Refill, amount: int) -> tuple[int, int]:
+        """Reserve a range in MongoDB; returns (seq before the range, last seq of the range).
+
+        When the refill took over the lock of a process that had reserved a range and died before it stored it, nobody
+        ever used that range, and it is part of ours: no hole.
+        """
+        current: Document = {"$ifNull": ["$max_seq", 0]}
+        update = {
+            "max_seq": {"$add": [current, amount]},
+            "min_seq": {"$ifNull": ["$min_seq", 0]},
+            "reserved_from": current,
+            "reserved_by": refill.owner,
+        }
+        with pymongo.timeout(RESERVE_SECONDS):
+            before = self._seqs.find_one_and_update(
+                {"conversation_id": refill.conversation_id},
+                [{"$set": update}],
+                upsert=True,
+                return_document=ReturnDocument.BEFORE,
+                projection={"max_seq": 1, "reserved_from": 1, "reserved_by": 1},
+            ) or {"max_seq": 0}
+        start = int(before["max_seq"])
+        end = start + amount
+        if refill.dead_owner and before.get("reserved_by") == refill.dead_owner:
+            start = int(before["reserved_from"])
+        return start, end
+
+    def _store(self, refill: Refill, before: int, end: int, segment: int, *, is_new: bool = False) -> None:
+        ttl = self._config.seq_key_ttl_days * 86_400
+        args = [refill.owner, before, end, now_ms(), segment, ttl, "1" if is_new else "0"]
+        if not get_script("refill").run(self._client, [refill.key], args):
             logger.warning(
-                "seq refill lost its lock", extra={"action": "seq_refill", "conversation_id": conversation_id}
+                "seq refill lost its lock", extra={"action": "seq_refill", "conversation_id": refill.conversation_id}
             )
 
-    def _reserve(self, conversation_id: str, size: int) -> tuple[int, int]:
-        """Reserve a segment plus ``size`` in MongoDB; returns (seq before the range, last seq of the range)."""
-        config = get_config()
-        segment = config.segment_group if conversation_id.startswith(GROUP_PREFIX) else config.segment_single
-        amount = segment + size
-        document = self._seqs.find_one_and_update(
-            {"conversation_id": conversation_id},
-            {"$inc": {"max_seq": amount}, "$setOnInsert": {"min_seq": 0}},
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
-            projection={"max_seq": 1},
+    def _note_gap(self, conversation_id: str, *, used: int, start: int) -> None:
+        """Seqs ``used`` + 1 to ``start`` will never have a message; a pull over them is answered with placeholders."""
+        if used >= start:
+            return
+        self._seqs.update_one(
+            {"conversation_id": conversation_id}, {"$push": {"gaps": {"from": used + 1, "to": start}}}
         )
-        if document is None:
-            raise SeqUnavailable(f"MongoDB did not return the reservation of {conversation_id}")
-        end = int(document["max_seq"])
-        return end - amount, end
+        # Who had read everything has read the gap too, or it would count as that many unread messages.
+        self._read.forward_over_gap(conversation_id, used, start)
+        metrics.SEQ_GAPS.inc()
+        logger.warning(
+            "seq range skipped",
+            extra={"action": "seq_gap", "conversation_id": conversation_id, "from": used + 1, "to": start},
+        )
 
 
 async def get_max_seqs(client: redis.asyncio.Redis, conversation_ids: list[str]) -> dict[str, tuple[int, int]]:

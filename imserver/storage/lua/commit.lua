@@ -2,31 +2,41 @@
 --
 -- KEYS  1 lease:transfer   2 log:toRedis   3 log:toMongo   4 log:toPush   5 log:dead
 --       6 lease:persist   7 wake:persist   8 lease:push   9 wake:push   10 READ_DIRTY
---       11… two for each list: MALLOC_SEQ, MSG_CACHE prefix (its block keys share the slot; unused by transient lists)
+--       11 log:toWebhook   12 lease:webhook   13 wake:webhook
+--       14… two for each list: MALLOC_SEQ, MSG_CACHE prefix (its block keys share the slot; unused by transient lists)
 -- ARGV  1 lease token   2 first entry id of the batch   3 id to trim before   4 now in ms   5 cache expiry in seconds
 --       6 expiry of a wake-up in ms   7 number of lists   8 number of read receipts   9 number of dead letters
+--       10 seqs that may be handed out beyond the reserved range (MongoDB is away)   11 expiry of MALLOC_SEQ in seconds
+--       12 "1": an after-send webhook is on   13 number of entries to remove one by one because others of the batch stay
+--       (0: trim before 3), then their ids
 --       then each list: conversation id, LogBatch, number of senders, number of messages (0: transient),
 --            each sender: SEQ_USER_READ key, user id, index (1…) of the sender's last message,   each message: MsgData
---       then each read receipt: SEQ_USER_READ key, field of READ_DIRTY, seq
+--       then each read receipt: SEQ_USER_READ key, field of READ_DIRTY, seq, MALLOC_SEQ key (it ends where the chat does)
 --       then each dead letter: reason, k, m, o
 -- Returns {-1} lease lost · {-2} the batch was applied before (an answer got lost)
 --       {0, numbers of the lists whose seq range must be refilled first}: nothing was changed
---       {1, wake persist, wake push, first seq of each list (0: transient)}
--- Stored in: toMongo and toPush entries {c conversation id, s first seq (0: transient), b LogBatch};
+--       {1, wake persist, wake push, wake webhook, first seq of each list (0: transient), then numbers of the lists that run
+--       low, and, negative, of those whose conversation Redis did not know before}
+-- Stored in: toMongo and toPush entries {c conversation id, s first seq (0: transient), b LogBatch}, toMongo
+--       also {n 1: look after the conversation's records}, toWebhook also {h};
 --       MSG_CACHE:<block> {seq: MsgData}; SEQ_USER_READ; READ_DIRTY {conversation \n user: seq}.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {-1} end
 if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then return {-2} end
 local count, receipts, dead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local overdraft, removed = tonumber(ARGV[10]), tonumber(ARGV[13])
+-- A range with fewer seqs left is refilled before it is needed.
+local LOW = 20
 
 -- Only look: where does each list lie in ARGV, and is its range long enough?
-local at, lists, refill, ahead = 10, {}, {0}, {}
+local at, lists, refill, ahead = 14 + removed, {}, {0}, {}
 for i = 1, count do
-  local malloc = KEYS[9 + i * 2]
+  local malloc = KEYS[12 + i * 2]
   local list = {at = at, senders = tonumber(ARGV[at + 2]), count = tonumber(ARGV[at + 3]), malloc = malloc}
   if list.count > 0 then
-    local seq = redis.call('HMGET', malloc, 'CURR', 'LAST', 'LOCK')
-    list.curr = ahead[malloc] or tonumber(seq[1])
-    if seq[3] or not list.curr or list.curr + list.count > tonumber(seq[2]) then
+    -- A refill that is on its way only ever adds to the range, so its lock is nobody's business here.
+    local seq = redis.call('HMGET', malloc, 'CURR', 'LAST', 'NEW')
+    list.curr, list.last, list.new = ahead[malloc] or tonumber(seq[1]), tonumber(seq[2]), seq[3] and not ahead[malloc]
+    if not list.curr or list.curr + list.count > list.last + overdraft then
       refill[#refill + 1] = i
     else
       ahead[malloc] = list.curr + list.count
@@ -62,35 +72,51 @@ local function cache(prefix, first, from, n)
   flush()
 end
 
-local result, stored = {1, 0, 0}, false
+local result, stored, hooked, low = {1, 0, 0, 0}, false, false, {}
 for i, list in ipairs(lists) do
   local conversation, batch, first = ARGV[list.at], ARGV[list.at + 1], 0
   if list.count > 0 then
     first = list.curr + 1
     redis.call('HSET', list.malloc, 'CURR', list.curr + list.count, 'TIME', ARGV[4])
+    redis.call('EXPIRE', list.malloc, ARGV[11])
+    if list.last - list.curr - list.count < LOW then low[#low + 1] = i end
+    if list.new then
+      redis.call('HDEL', list.malloc, 'NEW')
+      low[#low + 1] = -i
+    end
     local sender_at = list.at + 4
     for s = 0, list.senders - 1 do
       local p = sender_at + s * 3
       read_forward(ARGV[p], conversation .. '\n' .. ARGV[p + 1], list.curr + tonumber(ARGV[p + 2]))
     end
-    cache(KEYS[10 + i * 2], first, sender_at + list.senders * 3, list.count)
-    redis.call('XADD', KEYS[3], '*', 'c', conversation, 's', first, 'b', batch)
+    cache(KEYS[13 + i * 2], first, sender_at + list.senders * 3, list.count)
+    redis.call('XADD', KEYS[3], '*', 'c', conversation, 's', first, 'b', batch, 'n', list.new and 1 or 0)
     stored = true
   end
   redis.call('XADD', KEYS[4], '*', 'c', conversation, 's', first, 'b', batch)
+  -- Notifications never go to after-send webhooks.
+  if ARGV[12] == '1' and string.sub(conversation, 1, 2) ~= 'n_' then
+    redis.call('XADD', KEYS[11], '*', 'c', conversation, 's', first, 'b', batch, 'h', 'after_send')
+    hooked = true
+  end
   result[#result + 1] = first
 end
 for i = 0, receipts - 1 do
-  local p = at + i * 3
-  read_forward(ARGV[p], ARGV[p + 1], tonumber(ARGV[p + 2]))
+  local p = at + i * 4
+  local curr = tonumber(redis.call('HGET', ARGV[p + 3], 'CURR') or 0)
+  if curr > 0 then read_forward(ARGV[p], ARGV[p + 1], math.min(tonumber(ARGV[p + 2]), curr)) end
 end
-at = at + receipts * 3
+at = at + receipts * 4
 for i = 0, dead - 1 do
   local p = at + i * 4
   redis.call('XADD', KEYS[5], '*', 'reason', ARGV[p], 'origin', 'toRedis',
     'k', ARGV[p + 1], 'm', ARGV[p + 2], 'o', ARGV[p + 3])
 end
-redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
+if removed > 0 then
+  redis.call('XDEL', KEYS[2], unpack(ARGV, 14, 13 + removed))
+else
+  redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
+end
 
 local function due(lease, wake)
   if redis.call('EXISTS', lease) == 0 and redis.call('SET', wake, '1', 'NX', 'PX', ARGV[6]) then return 1 end
@@ -98,4 +124,6 @@ local function due(lease, wake)
 end
 if stored then result[2] = due(KEYS[6], KEYS[7]) end
 if count > 0 then result[3] = due(KEYS[8], KEYS[9]) end
+if hooked then result[4] = due(KEYS[12], KEYS[13]) end
+for _, i in ipairs(low) do result[#result + 1] = i end
 return result

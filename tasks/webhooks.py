@@ -1,0 +1,284 @@
+"""Webhooks: toWebhook log -> calls of after hooks, at least once, in order per conversation and kind of hook.
+
+Conversations are called side by side. A call that fails puts its conversation off (storage/webhook_waits.py) and nobody
+else; a hook that does not answer at all is asked by one call at a time, rarer and rarer, until it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import takewhile
+
+from google.protobuf.message import DecodeError
+
+from imserver import metrics
+from imserver.clock import now_ms
+from imserver.conf import get_config
+from imserver.protocol.gen.sdkws_pb2 import MsgData
+from imserver.storage import webhook_waits, webhooks
+from imserver.storage.clients import get_mongo, get_redis
+from imserver.storage.logs import DeadLetter, Entry, Lease
+from imserver.storage.webhook_waits import HookBatch, Line, LineOutcome, Settlement, Waiting
+from imserver.storage.webhooks import Hook, Hooks
+from imserver.webhooks import events
+from imserver.webhooks.client import HookFailed, HookRejected, post
+from tasks.drain import Stage
+
+logger = logging.getLogger(__name__)
+
+#: Calls of a process at the same time.
+MOST_CALLS = 16
+#: No new call of a batch begins after this: other shards wait for the runner too.
+SLICE_SECONDS = 1.0
+#: The waits after failures: 1, 2, 4 … 60 s.
+BACKOFF_FIRST_SECONDS = 1.0
+BACKOFF_MOST_SECONDS = 60.0
+
+
+def backoff_seconds(failures: int) -> float:
+    return min(BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 30), BACKOFF_MOST_SECONDS)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Calls are many and wait a lot: they run on one event loop of the process."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="webhook-calls", daemon=True).start()
+    return loop
+
+
+@dataclass(slots=True)
+class Work:
+    """A line in a batch: what waits, what is new, and how far it got."""
+
+    line: Line
+    waiting: Waiting | None = None
+    fresh: list[tuple[bytes, HookBatch]] = field(default_factory=list)
+    #: Batches that are done, the waiting ones first.
+    done: int = 0
+    #: Why it stopped before its end; empty when it did not or only the time was over.
+    failure: str = ""
+    due_ms: int = 0
+    #: The minutes a failing batch is tried before it is given up.
+    retry_minutes: float = 0
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    @property
+    def old(self) -> list[HookBatch]:
+        return self.waiting.batches if self.waiting is not None else []
+
+    @property
+    def is_blocked(self) -> bool:
+        """New batches must go behind waiting ones that are not looked at now."""
+        return self.waiting is not None and (not self.waiting.is_due or self.waiting.has_more)
+
+    @property
+    def to_call(self) -> list[HookBatch]:
+        if self.waiting is not None and not self.waiting.is_due:
+            return []
+        return self.old if self.is_blocked else [*self.old, *(batch for _, batch in self.fresh)]
+
+
+class Breaker:
+    """Whether a hook answers at all. One that did not is asked again by a single call, after a growing wait."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.down_until = 0.0
+        self.probe = asyncio.Lock()
+
+    @property
+    def is_down(self) -> bool:
+        return time.monotonic() < self.down_until
+
+    def note(self, *, answered: bool) -> None:
+        if answered:
+            self.failures, self.down_until = 0, 0.0
+        elif not self.is_down:
+            self.failures += 1
+            self.down_until = time.monotonic() + backoff_seconds(self.failures)
+
+
+class HookDown(Exception):
+    """Not called: the hook did not answer a moment ago."""
+
+
+class Webhooks(Stage):
+    name = "webhook"
+
+    def __init__(self) -> None:
+        self._redis = get_redis()
+        self._breakers: dict[str, Breaker] = {}
+
+    def process(self, lease: Lease, entries: list[Entry]) -> None:
+        """1. What is there, by line. 2. Call. 3. Apply what came of it."""
+        hooks = webhooks.get_cache(get_mongo()).get()
+        settlement = Settlement()
+        works = self._collect(lease, entries, settlement)
+        self._call_all(lease, works, hooks)
+        for work in works:
+            _conclude(work, settlement)
+        webhook_waits.settle(self._redis, lease, settlement)
+        if settlement.dead:
+            metrics.DEAD_LETTERS.labels(self.name).inc(len(settlement.dead))
+            logger.warning(
+                "after webhooks given up",
+                extra={
+                    "action": "webhook",
+                    "shard": lease.shard,
+                    "count": len(settlement.dead),
+                    "reason": settlement.dead[0].reason,
+                },
+            )
+
+    def _collect(self, lease: Lease, entries: list[Entry], settlement: Settlement) -> list[Work]:
+        works: dict[Line, Work] = {}
+        for entry_id, fields in entries:
+            if webhook_waits.is_tick((entry_id, fields)):
+                settlement.handled.append(entry_id)
+                continue
+            try:
+                line = Line(fields[b"h"].decode(), fields[b"c"].decode())
+                batch = HookBatch.from_entry(fields)
+            except (KeyError, ValueError, DecodeError) as error:
+                settlement.handled.append(entry_id)
+                settlement.dead.append(DeadLetter(f"not a batch: {error!r}"[:200], fields))
+                continue
+            works.setdefault(line, Work(line)).fresh.append((entry_id, batch))
+        for line, waiting in webhook_waits.read_waiting(self._redis, lease.shard, set(works)).items():
+            works.setdefault(line, Work(line)).waiting = waiting
+        return list(works.values())
+
+    # -- calling
+
+    def _call_all(self, lease: Lease, works: list[Work], hooks: Hooks) -> None:
+        """Runs on the event loop's thread; this one keeps the lease meanwhile. Raises LeaseLost."""
+        future: Future[None] = asyncio.run_coroutine_threadsafe(self._run_lines(works, hooks), _loop())
+        try:
+            while not wait_for([future], get_config().lease_ms / 4000).done:
+                lease.renew(self._redis)
+        except BaseException:
+            future.cancel()
+            raise
+        future.result()
+
+    async def _run_lines(self, works: list[Work], hooks: Hooks) -> None:
+        places, slice_end = asyncio.Semaphore(MOST_CALLS), time.monotonic() + SLICE_SECONDS
+
+        async def run(work: Work) -> None:
+            async with places:
+                await self._run_line(work, hooks, slice_end)
+
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(run(work))
+
+    async def _run_line(self, work: Work, hooks: Hooks, slice_end: float) -> None:
+        """Call in order until all is done, a call fails or the time is over."""
+        for batch in work.to_call:
+            while not batch.is_done:
+                if time.monotonic() >= slice_end:
+                    return
+                if not await self._run_one(work, batch, hooks):
+                    return
+                batch.step()
+            work.done += 1
+
+    async def _run_one(self, work: Work, batch: HookBatch, hooks: Hooks) -> bool:
+        """Call for the message a batch stands at; False when the line has to wait."""
+        try:
+            msg = MsgData.FromString(batch.msg)
+        except DecodeError as error:
+            work.dead.append(batch.dead_letter(work.line, f"not a message: {error!r}"[:200], only_one=True))
+            return True
+        command = events.after_command(work.line.kind, msg)
+        hook = hooks.by_command.get(command) if command is not None else None
+        if command is None or hook is None or not events.is_wanted(hook, msg):
+            return True
+        body = events.body_of(command, msg, batch.operation_id, batch.seq)
+        try:
+            await self._call(hook, body, batch.operation_id, events.query_of(command, msg))
+        except HookRejected as error:
+            work.dead.append(batch.dead_letter(work.line, f"{command} {error}", only_one=True))
+        except (HookDown, HookFailed) as error:
+            if isinstance(error, HookFailed):
+                batch.tries += 1
+                metrics.WEBHOOK_RETRIES.labels(command).inc()
+            wait = backoff_seconds(max(batch.tries, 1))
+            down = self._breaker(command).down_until - time.monotonic()
+            work.due_ms = now_ms() + int(max(wait if batch.tries else 0, down) * 1000)
+            work.failure, work.retry_minutes = f"{command} {error}", hook.retry_minutes
+            return False
+        return True
+
+    def _breaker(self, command: str) -> Breaker:
+        return self._breakers.setdefault(command, Breaker())
+
+    async def _call(self, hook: Hook, body: bytes, operation_id: str, query: dict[str, str]) -> None:
+        """Raises HookDown, HookFailed, HookRejected."""
+        breaker = self._breaker(hook.command)
+        if breaker.failures:
+            async with breaker.probe:
+                if breaker.is_down:
+                    raise HookDown("does not answer")
+                if breaker.failures:
+                    await self._attempt(breaker, hook, body, operation_id, query)
+                    return
+        await self._attempt(breaker, hook, body, operation_id, query)
+
+    async def _attempt(
+        self, breaker: Breaker, hook: Hook, body: bytes, operation_id: str, query: dict[str, str]
+    ) -> None:
+        try:
+            await post(hook, body, operation_id, query)
+        except HookFailed as error:
+            breaker.note(answered=not error.is_down)
+            raise
+        except HookRejected:
+            breaker.note(answered=True)
+            raise
+        breaker.note(answered=True)
+
+
+def _conclude(work: Work, settlement: Settlement) -> None:
+    """What becomes of a line, after its calls."""
+    now = now_ms()
+    done_old, done_fresh = min(work.done, len(work.old)), max(work.done - len(work.old), 0)
+    settlement.dead += work.dead
+    settlement.handled += [entry_id for entry_id, _ in work.fresh[:done_fresh]]
+    old, fresh = work.old[done_old:], work.fresh[done_fresh:]
+    if not (work.failure or work.is_blocked):
+        # The time was over: a batch that is half done must remember it, the others may stay in the log.
+        fresh = [(entry_id, batch) for entry_id, batch in fresh[:1] if batch.at]
+    settlement.handled += [entry_id for entry_id, _ in fresh]
+    behind = [batch for _, batch in fresh]
+    for batch in behind:
+        batch.since_ms = now
+    outcome = LineOutcome(work.line, done=done_old)
+    if work.failure:
+        outcome.due_ms = work.due_ms
+        given_up = _too_old([*old, *behind], now - work.retry_minutes * 60_000)
+        settlement.dead += [batch.dead_letter(work.line, f"given up: {work.failure}") for batch in given_up]
+        outcome.done += min(len(given_up), len(old))
+        old, behind = old[len(given_up) :], behind[max(len(given_up) - len(old), 0) :]
+        if work.waiting is not None and work.waiting.has_more and not old:
+            outcome.due_ms = now
+    elif work.waiting is None or work.waiting.is_due:
+        outcome.due_ms = now
+    if old and (work.failure or old[0].at):
+        outcome.head = old[0]
+    outcome.behind = behind
+    if work.waiting is not None or behind:
+        settlement.lines.append(outcome)
+
+
+def _too_old(batches: list[HookBatch], before_ms: float) -> list[HookBatch]:
+    """Of a line that failed again: what has waited too long, from the oldest."""
+    return list(takewhile(lambda batch: batch.since_ms <= before_ms, batches))

@@ -1,0 +1,108 @@
+"""Killed at every step of transfer and persist: no hole, no double, no loss, order kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+
+import pytest
+import redis
+from pymongo.database import Database
+
+from imserver.conf import BASE_DIR, Config
+from imserver.constants import MSGS_PER_BLOCK
+from imserver.storage import keys, logs
+from imserver.storage.clients import Document
+from imserver.storage.logs import Lease
+from tasks.drain import Stage
+from tasks.persist import Persist
+from tasks.transfer import Transfer
+from tests.factories import add_entries, make_msg, read_handed, reconfigure, wait_until
+from tests.integration.crash_child import STEPS
+
+SHARDS = 2
+PAIRS = [("a", "b"), ("c", "d"), ("e", "f")]
+#: More than a segment and more than a block for each pair.
+MSGS_PER_PAIR = 130
+
+
+@pytest.fixture
+def few_shards(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    return reconfigure(monkeypatch, shards=SHARDS, lease_ms=500, segment_single=7)
+
+
+def run_child(config: Config, step: str, nth: int) -> int:
+    environ = {
+        **os.environ,
+        "KEY_PREFIX": config.key_prefix,
+        "MONGO_DATABASE": config.mongo_database,
+        "SHARDS": str(SHARDS),
+        "LEASE_MS": str(config.lease_ms),
+        "SEGMENT_SINGLE": str(config.segment_single),
+    }
+    command = [sys.executable, "-m", "tests.integration.crash_child", step, str(nth)]
+    finished = subprocess.run(command, cwd=BASE_DIR, env=environ, capture_output=True, check=False, timeout=60)
+    assert finished.returncode in (0, -signal.SIGKILL), finished.stderr.decode()
+    return finished.returncode
+
+
+def finish(client: redis.Redis, stage: Stage) -> None:
+    """What the next drainer does after the dead one's lease ran out."""
+    for shard in range(SHARDS):
+        found: list[Lease] = []
+
+        def take(shard: int = shard, found: list[Lease] = found) -> bool:
+            lease = Lease.acquire(client, stage.name, shard)
+            if lease is not None:
+                found.append(lease)
+            return lease is not None
+
+        wait_until(take, "the lease of the dead drainer to run out")
+        (lease,) = found
+        while heads := logs.read_after(client, {lease.log: logs.HEAD}, 500, None):
+            lease.renew(client)
+            lease.waiting.clear()
+            for _log, entries in heads:
+                stage.process(lease, entries)
+        lease.release(client)
+
+
+def stored(database: Database[Document]) -> dict[str, list[tuple[int, str]]]:
+    """(seq, client id) by conversation, in the order of the slots."""
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for document in database["msg"].find().sort([("conversation_id", 1), ("block", 1)]):
+        for at, slot in enumerate(document["msgs"]):
+            if slot["msg"] is not None:
+                assert slot["msg"]["seq"] == document["block"] * MSGS_PER_BLOCK + at + 1
+                found[document["conversation_id"]].append((slot["msg"]["seq"], slot["msg"]["client_msg_id"]))
+    return found
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+@pytest.mark.parametrize("step", [f"{name}{moment}" for name in STEPS for moment in ("", "/after")])
+def test_killed_at_any_step_nothing_is_lost_doubled_or_out_of_order(
+    step: str, nth: int, few_shards: Config, redis_client: redis.Redis, database: Database[Document]
+) -> None:
+    msgs = {pair: [make_msg(*pair) for _ in range(MSGS_PER_PAIR)] for pair in PAIRS}
+    for number in range(MSGS_PER_PAIR):
+        add_entries(redis_client, [msgs[pair][number] for pair in PAIRS])
+
+    run_child(few_shards, step, nth)
+    finish(redis_client, Transfer())
+    finish(redis_client, Persist())
+
+    found = stored(database)
+    pushed: dict[str, list[int]] = defaultdict(list)
+    for shard in range(SHARDS):
+        for entry in read_handed(redis_client, keys.TO_PUSH, shard):
+            pushed[entry.conversation_id] += [seq for _, seq, _ in entry.numbered()]
+    for pair in PAIRS:
+        conversation_id = f"si_{pair[0]}_{pair[1]}"
+        seqs = [seq for seq, _ in found[conversation_id]]
+        assert [client_id for _, client_id in found[conversation_id]] == [msg.clientMsgID for msg in msgs[pair]]
+        assert pushed[conversation_id] == seqs
+        assert seqs == list(range(1, MSGS_PER_PAIR + 1))
+        assert database["conversation"].count_documents({"conversation_id": conversation_id}) == 2
