@@ -18,6 +18,9 @@ from imserver.clock import now_ms
 
 logger = logging.getLogger(__name__)
 
+_ANSWERS_SENT = metrics.FRAMES_SENT.labels("answer")
+_PUSHES_SENT = metrics.FRAMES_SENT.labels("push")
+
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -91,7 +94,7 @@ class Connection:
     def answer(self, response: Response, *, expected: bool = False) -> None:
         """Write an answer; then the pushes that waited for it."""
         self._enqueue(self.encode(response))
-        metrics.FRAMES_SENT.labels("answer").inc()
+        _ANSWERS_SENT.inc()
         if expected:
             self._unanswered[response.operation_id] -= 1
             if self._unanswered[response.operation_id] <= 0:
@@ -101,7 +104,7 @@ class Connection:
 
     def push(self, operation_id: str, frame: bytes) -> None:
         """Write a push, or keep it (and all behind it) until the answer of the same operation is out."""
-        metrics.FRAMES_SENT.labels("push").inc()
+        _PUSHES_SENT.inc()
         if self._deferred or operation_id in self._unanswered:
             self._deferred.append((operation_id, frame))
             if len(self._deferred) > self._limit:

@@ -11,7 +11,7 @@ OBJECT_ID_FIELD = "django_mongodb_backend.fields.ObjectIdAutoField"
 
 class MongoAdminConfig(AdminConfig):
     default_auto_field = OBJECT_ID_FIELD
-    default_site = "imserver.admin.site.IMAdminSite"
+    default_site = "imserver.admin_site.IMAdminSite"
 
 
 class MongoAuthConfig(AuthConfig):

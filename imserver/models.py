@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 from django.db import models
+from django_mongodb_backend.fields import ArrayField
+
+from imserver.constants import WebhookCommand
+from imserver.storage import webhooks
 
 
 class User(models.Model):
@@ -52,3 +56,122 @@ class Conversation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.owner_user_id}: {self.conversation_id}"
+
+
+class Webhook(models.Model):
+    """Settings of a webhook: docs/webhooks.md."""
+
+    command = models.CharField(
+        max_length=64,
+        unique=True,
+        choices=[
+            (WebhookCommand.BEFORE_SEND_SINGLE.value, "before send, single chat"),
+            (WebhookCommand.BEFORE_SEND_GROUP.value, "before send, group"),
+            (WebhookCommand.BEFORE_MODIFY.value, "before send, may change the message"),
+            (WebhookCommand.AFTER_SEND_SINGLE.value, "after send, single chat"),
+            (WebhookCommand.AFTER_SEND_GROUP.value, "after send, group"),
+            (WebhookCommand.AFTER_SAVE.value, "after the message is in MongoDB"),
+        ],
+    )
+    url = models.CharField(
+        "address", max_length=1024, help_text="http://host:port/path; the command is added as the last part."
+    )
+    enable = models.BooleanField("enabled", default=False)
+    timeout = models.PositiveIntegerField("timeout (s)", default=webhooks.DEFAULT_TIMEOUT_SECONDS)
+    fail_open = models.BooleanField(
+        default=False,
+        help_text="Before hooks: send the message when the hook does not answer or its answer cannot be used.",
+    )
+    denied_types = ArrayField(
+        models.IntegerField(),
+        verbose_name="content types not sent",
+        default=list,
+        blank=True,
+        help_text="Numbers, comma separated.",
+    )
+    attention_ids = ArrayField(
+        models.CharField(max_length=64),
+        verbose_name="only for",
+        default=list,
+        blank=True,
+        help_text="After hooks: ids of receivers or groups, comma separated. Empty: all.",
+    )
+    retry_minutes = models.PositiveIntegerField(
+        "retried for (min)",
+        default=webhooks.DEFAULT_RETRY_MINUTES,
+        help_text="After hooks: what fails longer becomes a dead letter. 0: at once.",
+    )
+
+    class Meta:
+        managed = False
+        db_table = webhooks.COLLECTION
+        ordering = ("command",)
+
+    def __str__(self) -> str:
+        return self.command
+
+
+class DeadLetter(models.Model):
+    """An entry that was set aside. It lives in Redis (storage/dead_letters.py): this only gives it a place in the admin."""
+
+    entry = models.CharField(max_length=64, primary_key=True)
+
+    class Meta:
+        managed = False
+        db_table = "dead_letter"
+
+    def __str__(self) -> str:
+        return self.entry
+
+
+class Group(models.Model):
+    group_id = models.CharField("group id", max_length=64)
+    group_name = models.CharField("name", max_length=255, blank=True, default="")
+    notification = models.TextField("announcement", blank=True, default="")
+    introduction = models.TextField(blank=True, default="")
+    face_url = models.CharField("avatar", max_length=1024, blank=True, default="")
+    ex = models.TextField("extra", blank=True, default="")
+    owner_user_id = models.CharField("owner", max_length=64)
+    creator_user_id = models.CharField("creator", max_length=64)
+    create_time = models.BigIntegerField("created (ms)", default=0)
+    status = models.IntegerField(choices=[(0, "ok"), (1, "banned"), (2, "dismissed"), (3, "muted")], default=0)
+    group_type = models.IntegerField("type", default=2)
+    need_verification = models.IntegerField(
+        "approval", choices=[(0, "applications"), (1, "applications and members' invitations"), (2, "none")], default=0
+    )
+    look_member_info = models.IntegerField("members look at members (0 yes)", default=0)
+    apply_member_friend = models.IntegerField("members befriend members (0 yes)", default=0)
+    notification_update_time = models.BigIntegerField("announced (ms)", default=0)
+    notification_user_id = models.CharField("announced by", max_length=64, blank=True, default="")
+
+    class Meta:
+        managed = False
+        db_table = "group"
+        ordering = ("-create_time",)
+
+    def __str__(self) -> str:
+        return f"{self.group_id} ({self.group_name})"
+
+
+class GroupMember(models.Model):
+    group_id = models.CharField("group", max_length=64)
+    user_id = models.CharField("user", max_length=64)
+    role_level = models.IntegerField("role", choices=[(100, "owner"), (60, "admin"), (20, "member")])
+    nickname = models.CharField("nickname in the group", max_length=255, blank=True, default="")
+    face_url = models.CharField("avatar in the group", max_length=1024, blank=True, default="")
+    ex = models.TextField("extra", blank=True, default="")
+    join_time = models.BigIntegerField("joined (ms)", default=0)
+    join_source = models.IntegerField(
+        "how", choices=[(1, "admin"), (2, "invitation"), (3, "search"), (4, "QR code")], default=0
+    )
+    inviter_user_id = models.CharField("inviter", max_length=64, blank=True, default="")
+    operator_user_id = models.CharField("operator", max_length=64, blank=True, default="")
+    mute_end_time = models.BigIntegerField("muted until (ms)", default=0)
+
+    class Meta:
+        managed = False
+        db_table = "group_member"
+        ordering = ("group_id", "-role_level", "join_time")
+
+    def __str__(self) -> str:
+        return f"{self.group_id}: {self.user_id}"

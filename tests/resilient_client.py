@@ -55,7 +55,8 @@ class ResilientClient:
         self.pulled = 0
         #: Seqs that a pull answered with a placeholder.
         self.holes: list[tuple[str, int]] = []
-        self._new_connection = lambda: Client(gateway_url, user_id, token, **options)
+        self._address = (gateway_url, user_id, token)
+        self._options = options
         self._outbox: deque[sdkws_pb2.MsgData] = deque()
         self._changed = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -104,7 +105,7 @@ class ResilientClient:
     async def _live(self) -> None:
         failures = 0
         while True:
-            client = self._new_connection()
+            client = Client(*self._address, **self._options)
             try:
                 await client.connect()
                 self.connections += 1

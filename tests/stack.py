@@ -127,6 +127,10 @@ class Stack:
     def resume(self, name: str) -> None:
         self._processes[name].send_signal(signal.SIGCONT)
 
+    def returncode(self, name: str) -> int | None:
+        """None while the process runs."""
+        return self._processes[name].poll()
+
     def _spawn(self, name: str, command: list[str], **settings: str) -> None:
         if name not in self._logs:
             self._logs[name] = (self.folder / f"{name}.log").open("ab")

@@ -80,6 +80,7 @@ class Appender:
             elif future.cancelled():
                 continue
             elif outcome == 1:
+                metrics.APPENDED.labels(item.entrance).inc()
                 future.set_result(item.answer)
             else:
                 metrics.DUPLICATES.inc()

@@ -73,7 +73,7 @@ def decode_token(token: str) -> Claims:
         raise TokenUnknown("the token was signed with another secret") from error
     except jwt.DecodeError as error:
         raise TokenMalformed("not a token") from error
-    except (jwt.InvalidTokenError, KeyError, ValueError, TypeError) as error:
+    except (jwt.InvalidTokenError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise TokenUnknown("the token's claims are not understood") from error
 
 
@@ -140,7 +140,9 @@ async def get_user_token(user_id: str, platform_id: int) -> IssuedToken:
         raise RecordNotFound(f"user {user_id} is not registered")
     if found[0].get("app_manger_level", 0) >= AppManagerLevel.NOTIFICATION:
         raise ArgsError("notification and robot accounts have no token")
-    return await _issue(user_id, platform_id)
+    # Two logins at once must see each other, or the policy would let both stay.
+    async with Tokens(get_async_redis()).lock(user_id):
+        return await _issue(user_id, platform_id)
 
 
 async def _issue(user_id: str, platform_id: int) -> IssuedToken:

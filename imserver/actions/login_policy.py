@@ -31,7 +31,7 @@ def _one_per_class(platform_id: int, tokens: dict[int, list[str]]) -> dict[int, 
     mine = PLATFORM_CLASS[platform_id]
     kicked: dict[int, list[str]] = {}
     kept: set[str] = set()
-    for platform, known in sorted(tokens.items()):
+    for platform, known in sorted(_drop_empty(tokens).items()):
         kind = PLATFORM_CLASS[platform]
         if kind == mine or kind in kept:
             kicked[platform] = known

@@ -35,17 +35,30 @@ def build_notification(
     recv_id: str,
     session_type: SessionType,
     is_stored: bool,
+    is_send_msg: bool = False,
+    sender_nickname: str = "",
+    sender_face_url: str = "",
 ) -> MsgData:
-    """A notification: its content is JSON that holds the tips as JSON text."""
+    """A notification: its content is JSON that holds the tips as JSON text.
+
+    Args:
+        recv_id: a user, or the group when the session type says so.
+        is_stored: gets a seq in the notification twin; else it is pushed and forgotten.
+        is_send_msg: the chat gets a copy too, stored and counted as unread, which clients show as a line.
+    """
     options = {Option.SENDER_SYNC: True, **dict.fromkeys(_OFF, False)}
     if is_stored:
         options[Option.HISTORY] = options[Option.PERSISTENT] = True
+    if is_send_msg:
+        options[Option.IS_SEND_MSG] = options[Option.UNREAD_COUNT] = True
     now = now_ms()
     return MsgData(
         sendID=send_id,
         recvID=recv_id,
         groupID=recv_id if session_type == SessionType.GROUP else "",
         clientMsgID=secrets.token_hex(16),
+        senderNickname=sender_nickname,
+        senderFaceURL=sender_face_url,
         sessionType=session_type,
         msgFrom=MsgFrom.SYSTEM,
         contentType=content_type,
@@ -65,9 +78,26 @@ async def send_notification(
     session_type: SessionType,
     operation_id: str,
     is_stored: bool = False,
+    is_send_msg: bool = False,
+    sender_nickname: str = "",
+    sender_face_url: str = "",
 ) -> None:
-    """Append a notification. Raises ServerBusy, StorageUnavailable."""
+    """Append a notification; the arguments are ``build_notification``'s. Raises ServerBusy, StorageUnavailable.
+
+    A group's notification goes to its members at the time of the push. Who is no member by then but must hear of it
+    (1504, 1508, 1511: the ones who left) is found by the push stage through ``storage.groups.member_ids(...,
+    include_leavers=True)``: ``Groups.remove_members`` notes them for a minute before it removes their rows. So remove
+    first, then send; nothing of it travels in the message.
+    """
     msg = build_notification(
-        content_type, tips, send_id=send_id, recv_id=recv_id, session_type=session_type, is_stored=is_stored
+        content_type,
+        tips,
+        send_id=send_id,
+        recv_id=recv_id,
+        session_type=session_type,
+        is_stored=is_stored,
+        is_send_msg=is_send_msg,
+        sender_nickname=sender_nickname,
+        sender_face_url=sender_face_url,
     )
     await do_send(msg, operation_id, entrance="notification")

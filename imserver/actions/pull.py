@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
+from imserver.actions.chats import find_pullable
 from imserver.constants import MsgStatus
 from imserver.errors import ArgsError
 from imserver.protocol.conversations import (
-    conversation_key,
     is_notification_conversation,
     notification_twin,
     single_conversation_id,
 )
-from imserver.protocol.documents import from_document
 from imserver.protocol.frames import placeholder, with_seq
 from imserver.protocol.gen import msg_pb2, sdkws_pb2
+from imserver.protocol.slots import is_the_same_for_all, shown_msg
 from imserver.storage.clients import get_async_mongo, get_async_redis
 from imserver.storage.conversations import Conversations
 from imserver.storage.msg_blocks import MsgBlockReader
 from imserver.storage.msg_cache import MsgCache
 from imserver.storage.read_seq import ReadSeqs
 from imserver.storage.seq import get_max_seqs as get_cached_max_seqs
+from imserver.storage.seq_limits import Limits, SeqLimits
 
 #: A request may ask for this many messages altogether, so that one answer stays within a client's read limit.
 MOST_MSGS_PER_PULL = 1000
@@ -41,15 +43,27 @@ class SeqBounds:
 
 
 async def get_bounds(user_id: str, conversation_ids: list[str]) -> dict[str, SeqBounds]:
-    """What there is to pull in each conversation; those without any message are missing."""
-    cached = await get_cached_max_seqs(get_async_redis(), conversation_ids) if conversation_ids else {}
-    bounds = {conversation_id: SeqBounds(1, seq, time_ms) for conversation_id, (seq, time_ms) in cached.items()}
+    """What there is for the user to pull in each conversation; those without any message are missing."""
+    chats = [item for item in conversation_ids if not is_notification_conversation(item)]
+    counters, limits = await asyncio.gather(
+        _get_counters(conversation_ids), SeqLimits(get_async_redis(), get_async_mongo()).get(user_id, chats)
+    )
+    bounds = {}
+    for conversation_id, (max_seq, updated_ms) in counters.items():
+        limit = limits.get(conversation_id, Limits())
+        bounds[conversation_id] = SeqBounds(max(limit.min_seq, 1), limit.clamp_max(max_seq), updated_ms)
+    return bounds
+
+
+async def _get_counters(conversation_ids: list[str]) -> dict[str, tuple[int, int]]:
+    """(max seq, time of the last allocation) of the conversations that have a message."""
+    counters = await get_cached_max_seqs(get_async_redis(), conversation_ids) if conversation_ids else {}
     blocks = MsgBlockReader(get_async_mongo())
     for conversation_id in conversation_ids:
-        if conversation_id not in bounds:
+        if conversation_id not in counters:
             # Redis lost its counters: what is stored is all there is, until the next message counts again.
-            bounds[conversation_id] = SeqBounds(1, await blocks.last_seq(conversation_id))
-    return {conversation_id: bound for conversation_id, bound in bounds.items() if bound.max_seq > 0}
+            counters[conversation_id] = (await blocks.last_seq(conversation_id), 0)
+    return {conversation_id: counter for conversation_id, counter in counters.items() if counter[0] > 0}
 
 
 async def _conversation_ids(user_id: str) -> list[str]:
@@ -58,20 +72,21 @@ async def _conversation_ids(user_id: str) -> list[str]:
 
 
 async def get_max_seqs(user_id: str) -> sdkws_pb2.GetMaxSeqResp:
-    """1001: max seq of all conversations of the user, their notification twins and the user's own notifications."""
+    """1001: max seq of all conversations of the user, their notification twins and the user's own notifications.
+
+    As OpenIM's, it knows no caps: who left a group learns that it goes on, and may pull none of that.
+    """
     chats = await _conversation_ids(user_id)
     own = notification_twin(single_conversation_id(user_id, user_id))
     wanted = list(dict.fromkeys([*chats, *(notification_twin(chat) for chat in chats), own]))
     # A twin without a counter never had a notification, so only chats are worth a look into MongoDB.
     cached = await get_cached_max_seqs(get_async_redis(), wanted)
     missing = [chat for chat in chats if chat not in cached]
-    bounds = await get_bounds(user_id, missing) if missing else {}
+    found = cached | (await _get_counters(missing) if missing else {})
     answer = sdkws_pb2.GetMaxSeqResp()
-    for conversation_id, (seq, _) in cached.items():
+    for conversation_id, (seq, _) in found.items():
         if seq > 0:
             answer.maxSeqs[conversation_id] = seq
-    for conversation_id, bound in bounds.items():
-        answer.maxSeqs[conversation_id] = bound.max_seq
     return answer
 
 
@@ -79,8 +94,8 @@ async def get_read_and_max_seqs(
     user_id: str, request: msg_pb2.GetConversationsHasReadAndMaxSeqReq
 ) -> msg_pb2.GetConversationsHasReadAndMaxSeqResp:
     """1006: how far each conversation goes and how far the user has read. No ids: all chat conversations."""
-    asked = list(request.conversationIDs) or await _conversation_ids(user_id)
-    ids = [conversation_id for conversation_id in asked if _may_pull(user_id, conversation_id)]
+    asked = list(request.conversationIDs)
+    ids = await find_pullable(user_id, asked) if asked else await _conversation_ids(user_id)
     bounds = await get_bounds(user_id, ids)
     read = await ReadSeqs(get_async_redis(), get_async_mongo()).get(user_id, list(bounds))
     answer = msg_pb2.GetConversationsHasReadAndMaxSeqResp()
@@ -89,16 +104,19 @@ async def get_read_and_max_seqs(
         seqs.maxSeq = bound.max_seq
         seqs.hasReadSeq = min(read[conversation_id], bound.max_seq)
         seqs.maxSeqTime = bound.updated_ms
+    if request.returnPinned:
+        conversations = Conversations(get_async_redis(), get_async_mongo())
+        answer.pinnedConversationIDs.extend(await conversations.list_ids(user_id, {"is_pinned": True}))
     return answer
 
 
 async def pull_by_ranges(user_id: str, request: sdkws_pb2.PullMessageBySeqsReq) -> bytes:
     """1002: messages by seq range. Returns a serialized PullMessageBySeqsResp."""
-    ranges = [item for item in request.seqRanges if _may_pull(user_id, item.conversationID)]
-    bounds = await get_bounds(user_id, list({item.conversationID for item in ranges}))
+    pullable = await find_pullable(user_id, (item.conversationID for item in request.seqRanges))
+    bounds = await get_bounds(user_id, pullable)
     wanted: dict[str, list[int]] = {}
     is_end: dict[str, bool] = {}
-    for item in ranges:
+    for item in request.seqRanges:
         bound = bounds.get(item.conversationID)
         if bound is None:
             continue
@@ -120,8 +138,8 @@ async def pull_by_ranges(user_id: str, request: sdkws_pb2.PullMessageBySeqsReq) 
 
 async def pull_by_seq_lists(user_id: str, request: msg_pb2.GetSeqMessageReq) -> bytes:
     """1005: messages by seq, in the order asked. Returns a serialized GetSeqMessageResp."""
-    asked = [item for item in request.conversations if _may_pull(user_id, item.conversationID)]
-    bounds = await get_bounds(user_id, [item.conversationID for item in asked])
+    pullable = await find_pullable(user_id, (item.conversationID for item in request.conversations))
+    bounds = await get_bounds(user_id, pullable)
     descending = request.order == sdkws_pb2.PullOrderDesc
     wanted: dict[str, list[int]] = {}
     is_end: dict[str, bool] = {}
@@ -146,10 +164,9 @@ async def pull_by_seq_lists(user_id: str, request: msg_pb2.GetSeqMessageReq) -> 
 
 async def get_last_messages(user_id: str, request: msg_pb2.GetLastMessageReq) -> msg_pb2.GetLastMessageResp:
     """1007: the newest message of each conversation that is still there; conversations without one are left out."""
-    ids = [item for item in request.conversationIDs if _may_pull(user_id, item)]
-    bounds = await get_bounds(user_id, ids)
+    bounds = await get_bounds(user_id, await find_pullable(user_id, request.conversationIDs))
     wanted = {
-        conversation_id: list(range(bound.max_seq, max(bound.max_seq - LAST_MESSAGE_LOOK_BACK, 0), -1))
+        conversation_id: list(range(bound.max_seq, max(bound.max_seq - LAST_MESSAGE_LOOK_BACK, bound.min_seq - 1), -1))
         for conversation_id, bound in bounds.items()
     }
     answer = msg_pb2.GetLastMessageResp()
@@ -166,12 +183,15 @@ async def get_last_messages(user_id: str, request: msg_pb2.GetLastMessageReq) ->
 
 
 async def get_msgs(user_id: str, wanted: dict[str, list[int]]) -> dict[str, dict[int, bytes]]:
-    """Serialized MsgData (with seq) by conversation and seq; seqs without a message are missing."""
+    """Serialized MsgData (with seq) by conversation and seq, as the user sees them.
+
+    Seqs without a message are missing, and so are those of messages that are deleted for this user or for all.
+    """
     cache = MsgCache(get_async_redis())
-    cached = await cache.get(wanted)
+    look = await cache.look(wanted)
     found = {
         conversation_id: {seq: with_seq(raw, seq) for seq, raw in msgs.items()}
-        for conversation_id, msgs in cached.items()
+        for conversation_id, msgs in look.msgs.items()
     }
     missing = {
         conversation_id: [seq for seq in seqs if seq not in found[conversation_id]]
@@ -181,23 +201,18 @@ async def get_msgs(user_id: str, wanted: dict[str, list[int]]) -> dict[str, dict
     if not missing:
         return found
     for conversation_id, slots in (await MsgBlockReader(get_async_mongo()).get_slots(missing)).items():
+        marked = look.marked.get(conversation_id, set())
         refill: dict[int, bytes] = {}
         for seq, slot in slots.items():
-            msg = from_document(slot["msg"])
-            msg.seq = 0
-            refill[seq] = msg.SerializeToString()
-            found[conversation_id][seq] = with_seq(refill[seq], seq)
-        await cache.put(conversation_id, refill)
+            msg = shown_msg(slot, user_id)
+            if msg is None:
+                continue
+            raw = msg.SerializeToString()
+            found[conversation_id][seq] = with_seq(raw, seq)
+            if seq not in marked and is_the_same_for_all(slot):
+                refill[seq] = raw
+        await cache.put(conversation_id, refill, look)
     return found
-
-
-def _may_pull(user_id: str, conversation_id: str) -> bool:
-    """Is the user part of the conversation? Ids of single chats name both; a name may itself hold underscores."""
-    prefix = conversation_id.partition("_")[0]
-    if prefix not in ("si", "sn", "n"):
-        return False
-    key = conversation_key(conversation_id)
-    return key.startswith(f"{user_id}_") or key.endswith(f"_{user_id}")
 
 
 def _check_size(wanted: dict[str, list[int]]) -> None:

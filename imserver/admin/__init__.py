@@ -1,5 +1,5 @@
-"""Django admin: users, conversations, and read-only views of what is in the store."""
+"""Django admin: users, groups, conversations, webhooks, dead letters, and read-only views of what is in the store."""
 
-from imserver.admin import conversations, users
+from imserver.admin import conversations, dead_letters, groups, users, webhooks
 
-__all__ = ["conversations", "users"]
+__all__ = ["conversations", "dead_letters", "groups", "users", "webhooks"]

@@ -72,7 +72,7 @@ class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             raise Http404("no such conversation")
         newest = max(conversation_figures.last_block(get_mongo(), item.conversation_id), 0)
         wanted = request.GET.get("block", "")
-        block = min(int(wanted), newest) if wanted.isdigit() else newest
+        block = min(int(wanted), newest) if wanted.isascii() and wanted.isdecimal() else newest
         context: dict[str, Any] = {
             **self.admin_site.each_context(request),
             "title": f"Messages of {item.conversation_id}",

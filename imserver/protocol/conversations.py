@@ -60,7 +60,8 @@ _CHAT_PREFIX = {
 
 def chat_conversation_id(msg: MsgData) -> str:
     """Conversation id of a chat message, whatever its options say."""
-    return _CHAT_PREFIX[SessionType(msg.sessionType)] + conversation_key_of(msg)
+    key = conversation_key_of(msg)
+    return _CHAT_PREFIX[SessionType(msg.sessionType)] + key
 
 
 def conversation_id_of(msg: MsgData) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 import redis
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from google.protobuf.message import Message
@@ -124,6 +125,8 @@ async def _read_call(request: HttpRequest, operation_id: str, who: Who) -> Call:
         body = orjson.loads(request.body or b"{}")
     except orjson.JSONDecodeError as error:
         raise ArgsError("the body is not JSON") from error
+    except RequestDataTooBig as error:
+        raise ArgsError("the body is larger than 8 MiB") from error
     if not isinstance(body, dict):
         raise ArgsError("the body is not a JSON object")
     call = Call(body, operation_id, claims)
@@ -155,3 +158,8 @@ def _envelope(error: IMError | None, data: Answer = None) -> HttpResponse:
         if data is not None:
             envelope["data"] = to_json(data) if isinstance(data, Message) else data
     return HttpResponse(orjson.dumps(envelope), content_type="application/json", headers=CORS_HEADERS)
+
+
+def unknown_route(_request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Plain text; with CORS, or a browser shows a network error instead."""
+    return HttpResponse("404 page not found", status=404, content_type="text/plain", headers=CORS_HEADERS)

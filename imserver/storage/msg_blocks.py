@@ -39,8 +39,18 @@ def doc_id(conversation_id: str, seq: int) -> str:
     return f"{conversation_id}:{(seq - 1) // MSGS_PER_BLOCK}"
 
 
-def _empty_slot() -> Document:
-    return {"msg": None, "revoke": None, "del_list": [], "is_read": False}
+def empty_block(conversation_id: str, block: int) -> Document:
+    return {
+        "doc_id": f"{conversation_id}:{block}",
+        "conversation_id": conversation_id,
+        "block": block,
+        "msgs": [{"msg": None, "revoke": None, "del_list": [], "is_read": False} for _ in range(MSGS_PER_BLOCK)],
+    }
+
+
+def _with_msgs(conversation_id: str) -> Document:
+    """Blocks of a conversation that hold a message: one may have been made for a state only (msg_states.py)."""
+    return {"conversation_id": conversation_id, "msgs.msg.seq": {"$gte": 1}}
 
 
 class MsgBlockWriter:
@@ -61,18 +71,17 @@ class MsgBlockWriter:
         new = {key for key, slots in blocks.items() if 0 in slots}
         missing = self._insert({key: blocks[key] for key in new})
         created = len(new) - len(missing)
-        missing_updates = self._update({key: blocks[key] for key in (blocks.keys() - new) | missing})
-        while missing_updates:
-            # Somebody may create the document between our look and our insert: then it is an update again.
-            lost = self._insert({key: blocks[key] for key in missing_updates})
-            created += len(missing_updates) - len(lost)
-            missing_updates = self._update({key: blocks[key] for key in lost})
+        updates = {key: blocks[key] for key in (blocks.keys() - new) | missing}
+        while (absent := self._update(updates)) is not None:
+            # Somebody may create a document between our update and our insert, or our look: all are updated again.
+            lost = self._insert({key: blocks[key] for key in absent})
+            created += len(absent) - len(lost)
         return created
 
     def last_seq(self, conversation_id: str) -> int:
         """The greatest seq that has a message, 0 when there is none."""
         newest = self._collection.find_one(
-            {"conversation_id": conversation_id}, projection={"msgs.msg.seq": 1}, sort=[("block", -1)]
+            _with_msgs(conversation_id), projection={"msgs.msg.seq": 1}, sort=[("block", -1)]
         )
         return _last_seq(newest)
 
@@ -95,19 +104,10 @@ class MsgBlockWriter:
         order = list(blocks)
         operations: list[InsertOne[Document]] = []
         for conversation_id, block in order:
-            slots = [_empty_slot() for _ in range(MSGS_PER_BLOCK)]
+            document = empty_block(conversation_id, block)
             for slot, msg in blocks[conversation_id, block].items():
-                slots[slot]["msg"] = msg
-            operations.append(
-                InsertOne(
-                    {
-                        "doc_id": f"{conversation_id}:{block}",
-                        "conversation_id": conversation_id,
-                        "block": block,
-                        "msgs": slots,
-                    }
-                )
-            )
+                document["msgs"][slot]["msg"] = msg
+            operations.append(InsertOne(document))
         try:
             self._collection.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
@@ -117,10 +117,10 @@ class MsgBlockWriter:
             return {order[failure["index"]] for failure in failures}
         return set()
 
-    def _update(self, blocks: dict[tuple[str, int], dict[int, Document]]) -> set[tuple[str, int]]:
-        """Set slots of existing documents; returns the blocks that have no document."""
+    def _update(self, blocks: dict[tuple[str, int], dict[int, Document]]) -> set[tuple[str, int]] | None:
+        """Set slots of existing documents; None when all were there, else the blocks that have no document now."""
         if not blocks:
-            return set()
+            return None
         operations = [
             UpdateOne(
                 {"doc_id": f"{conversation_id}:{block}"},
@@ -130,7 +130,7 @@ class MsgBlockWriter:
         ]
         result = self._collection.bulk_write(operations, ordered=False)
         if result.matched_count == len(operations):
-            return set()
+            return None
         wanted = {f"{conversation_id}:{block}": (conversation_id, block) for conversation_id, block in blocks}
         found = {
             document["doc_id"] for document in self._collection.find({"doc_id": {"$in": list(wanted)}}, {"doc_id": 1})
@@ -170,6 +170,6 @@ class MsgBlockReader:
     async def last_seq(self, conversation_id: str) -> int:
         """The greatest seq that has a message, 0 when there is none."""
         newest = await self._collection.find_one(
-            {"conversation_id": conversation_id}, projection={"msgs.msg.seq": 1}, sort=[("block", -1)]
+            _with_msgs(conversation_id), projection={"msgs.msg.seq": 1}, sort=[("block", -1)]
         )
         return _last_seq(newest)

@@ -85,8 +85,9 @@ class Routes:
         pipe = self._client.pipeline(transaction=True)
         pipe.set(keys.node(node), connections, px=get_config().node_ttl_ms, get=True)
         pipe.sadd(keys.nodes(), node)
-        before, _ = await pipe.execute()
-        return before is not None
+        before, is_new = await pipe.execute()
+        # Taken for dead meanwhile, its routes may have been swept although its heartbeat is there again.
+        return before is not None and not is_new
 
     async def leave(self, node: str) -> None:
         pipe = self._client.pipeline(transaction=True)

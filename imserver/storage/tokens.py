@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import redis.asyncio
+from redis.asyncio.lock import Lock
 
 from imserver.conf import get_config
 from imserver.constants import Platform, TokenState
 from imserver.storage import keys
+
+#: Issuing a token takes some Redis calls; who is silent longer is dead.
+LOCK_SECONDS = 5
+
+
+def _state(value: bytes | str) -> TokenState:
+    try:
+        return TokenState(int(value))
+    except ValueError:
+        return TokenState.INVALID
 
 
 class Tokens:
@@ -14,23 +25,22 @@ class Tokens:
         self._client = client
         self._lifetime_seconds = get_config().token_expire_days * 86_400
 
+    def lock(self, user_id: str) -> Lock:
+        """For who reads a user's tokens to change them: ``async with tokens.lock(user_id)``."""
+        return self._client.lock(keys.token_lock(user_id), timeout=LOCK_SECONDS, blocking_timeout=LOCK_SECONDS)
+
     async def get_state(self, user_id: str, platform_id: int, token: str) -> TokenState | None:
         """State of a token; None when the store does not know it."""
         value = await self._client.hget(keys.tokens(user_id, platform_id), token)
-        if value is None:
-            return None
-        try:
-            return TokenState(int(value))
-        except ValueError:
-            return TokenState.INVALID
+        return None if value is None else _state(value)
 
     async def get_all(self, user_id: str) -> dict[int, dict[str, TokenState]]:
-        """All known tokens of a user by platform, oldest first as Redis keeps them."""
+        """All known tokens of a user by platform, in no order."""
         pipe = self._client.pipeline(transaction=False)
         for platform in Platform:
             pipe.hgetall(keys.tokens(user_id, platform))
         return {
-            int(platform): {token.decode(): TokenState(int(state)) for token, state in values.items()}
+            int(platform): {token.decode(): _state(state) for token, state in values.items()}
             for platform, values in zip(Platform, await pipe.execute(), strict=True)
             if values
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bson import ObjectId
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
@@ -57,9 +58,11 @@ class Users:
         """Insert users. The unique index decides between two at once.
 
         Raises:
-            RegisteredAlready: one of them exists; those before it in a race may have been inserted.
+            RegisteredAlready: one of them exists, so none was added.
         """
+        documents = [{"_id": ObjectId(), **user} for user in users]
         try:
-            await self._collection.insert_many([dict(user) for user in users])
+            await self._collection.insert_many(documents)
         except BulkWriteError as error:
+            await self._collection.delete_many({"_id": {"$in": [document["_id"] for document in documents]}})
             raise RegisteredAlready("a user id is registered already") from error

@@ -1,0 +1,228 @@
+"""Groups, the part that others ask: may this message be sent, who is a member, what does a group look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from cachetools import TTLCache
+
+from imserver.clock import now_ms
+from imserver.conf import get_config
+from imserver.constants import NOTIFICATION_BEGIN, NOTIFICATION_END, ContentType, GroupStatus, RoleLevel
+from imserver.errors import (
+    ArgsError,
+    GroupDismissed,
+    MutedGroup,
+    MutedInGroup,
+    NoPermission,
+    NotInGroup,
+    RecordNotFound,
+    UserIDNotFound,
+)
+from imserver.protocol.gen.sdkws_pb2 import GroupInfo, GroupMemberFullInfo, MsgData, RequestPagination
+from imserver.storage.clients import Document, get_async_mongo, get_async_redis
+from imserver.storage.groups import Groups
+from imserver.storage.users import Users
+
+MANAGERS = (RoleLevel.OWNER, RoleLevel.ADMIN)
+
+#: Who may send now may send for this long without another look: no call a message, and a mute or a kick bites within a second.
+ALLOWED_SECONDS = 1
+_ALLOWED_ENTRIES = 100_000
+
+#: Users or rows that one request may name or ask for.
+MOST_PER_REQUEST = 1000
+
+
+MAX_CHARS = {
+    "group_name": 255,
+    "nickname": 255,
+    "face_url": 1024,
+    "notification": 4000,
+    "introduction": 4000,
+    "ex": 4000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who asks for something. ``is_admin``: with a token of an app admin."""
+
+    user_id: str
+    is_admin: bool
+    operation_id: str
+
+
+def group_store() -> Groups:
+    return Groups(get_async_redis(), get_async_mongo())
+
+
+# -- sending
+
+
+@cache
+def _allowed() -> TTLCache[tuple[str, str], bool]:
+    """(group id, user id) that were let through. A refusal is never remembered: who was just invited may speak at once."""
+    return TTLCache(maxsize=_ALLOWED_ENTRIES, ttl=ALLOWED_SECONDS)
+
+
+async def check_group_send(msg: MsgData) -> None:
+    """May this message go to its group?
+
+    Raises:
+        RecordNotFound: no such group.  GroupDismissed: it takes nothing but the notice of its end.
+        NotInGroup, MutedInGroup (the owner never), MutedGroup (owner and admins never): not for notifications and configured
+        admins.
+    """
+    is_exempt = NOTIFICATION_BEGIN <= msg.contentType <= NOTIFICATION_END or msg.sendID in get_config().admins
+    at = (msg.groupID, "" if is_exempt else msg.sendID)
+    allowed = _allowed()
+    if at in allowed:
+        return
+    group = await get_group(msg.groupID)
+    if group["status"] == GroupStatus.DISMISSED:
+        if msg.contentType == ContentType.GROUP_DISMISSED:
+            return
+        raise GroupDismissed(f"group {msg.groupID} was dismissed")
+    if not is_exempt:
+        _check_may_speak(group, await group_store().find_member(msg.groupID, msg.sendID))
+    allowed[at] = True
+
+
+def _check_may_speak(group: Document, member: Document | None) -> None:
+    if member is None:
+        raise NotInGroup(f"the sender is not in group {group['group_id']}")
+    role = member["role_level"]
+    if role != RoleLevel.OWNER and member["mute_end_time"] > now_ms():
+        raise MutedInGroup(f"the sender is muted in group {group['group_id']}")
+    if role not in MANAGERS and group["status"] == GroupStatus.MUTED:
+        raise MutedGroup(f"group {group['group_id']} is muted")
+
+
+async def is_member(user_id: str, group_id: str) -> bool:
+    return await group_store().find_member(group_id, user_id) is not None
+
+
+# -- rights and lookups that the operations share
+
+
+async def get_group(group_id: str) -> Document:
+    """Raises RecordNotFound."""
+    group = await group_store().find_one(group_id)
+    if group is None:
+        raise RecordNotFound(f"group {group_id} does not exist")
+    return group
+
+
+async def get_living_group(group_id: str) -> Document:
+    """Raises RecordNotFound, GroupDismissed."""
+    group = await get_group(group_id)
+    if group["status"] == GroupStatus.DISMISSED:
+        raise GroupDismissed(f"group {group_id} was dismissed")
+    return group
+
+
+async def check_member(operator: Operator, group_id: str) -> None:
+    """The operator is in the group, or an app admin. Raises NoPermission."""
+    if not operator.is_admin and not await is_member(operator.user_id, group_id):
+        raise NoPermission(f"only members of group {group_id} may do this")
+
+
+async def check_role(operator: Operator, group_id: str, roles: Iterable[int]) -> None:
+    """The operator has one of the roles in the group, or is an app admin. Raises NoPermission."""
+    if operator.is_admin:
+        return
+    member = await group_store().find_member(group_id, operator.user_id)
+    if member is None or member["role_level"] not in roles:
+        raise NoPermission(f"this takes another role in group {group_id}")
+
+
+async def check_users(user_ids: list[str]) -> None:
+    """A list of users that a request names. Raises ArgsError, UserIDNotFound."""
+    if len(user_ids) > MOST_PER_REQUEST:
+        raise ArgsError(f"more than {MOST_PER_REQUEST} users at once")
+    if not all(user_ids) or len(set(user_ids)) != len(user_ids):
+        raise ArgsError("a user id is empty or stands twice in the request")
+    known = set(await Users(get_async_mongo()).find_existing(user_ids))
+    missing = [user_id for user_id in user_ids if user_id not in known]
+    if missing:
+        raise UserIDNotFound(f"not registered: {', '.join(missing[:10])}")
+
+
+def check_texts(row: Document) -> None:
+    """Texts of a group's or a member's row stay within what tips can carry. Raises ArgsError."""
+    for column, most in MAX_CHARS.items():
+        if len(row.get(column, "")) > most:
+            raise ArgsError(f"{column} is longer than {most} characters")
+
+
+def check_page(pagination: RequestPagination) -> tuple[int, int]:
+    """(rows to skip, rows of the page). Raises ArgsError."""
+    if pagination.pageNumber < 1 or not 1 <= pagination.showNumber <= MOST_PER_REQUEST:
+        raise ArgsError(f"pageNumber must be at least 1, showNumber 1 to {MOST_PER_REQUEST}")
+    return (pagination.pageNumber - 1) * pagination.showNumber, pagination.showNumber
+
+
+# -- what goes into answers and tips
+
+
+async def to_group_infos(groups: list[Document]) -> list[GroupInfo]:
+    counts = await group_store().count_members([group["group_id"] for group in groups]) if groups else {}
+    return [_to_group_info(group, counts.get(group["group_id"], 0)) for group in groups]
+
+
+async def get_group_infos(group_ids: list[str]) -> list[GroupInfo]:
+    """The groups that exist, in the order asked."""
+    return await to_group_infos(await group_store().find(group_ids))
+
+
+async def to_member_infos(rows: Iterable[Document]) -> list[GroupMemberFullInfo]:
+    """Names and faces are the user's where the member has set none for the group."""
+    rows = list(rows)
+    users = {user["user_id"]: user for user in await Users(get_async_mongo()).find([row["user_id"] for row in rows])}
+    return [_to_member_info(row, users.get(row["user_id"], {})) for row in rows]
+
+
+async def get_member_infos(group_id: str, user_ids: list[str]) -> list[GroupMemberFullInfo]:
+    """Those of the users that are members, in the order asked."""
+    return await to_member_infos((await group_store().find_members(group_id, user_ids)).values())
+
+
+def _to_group_info(group: Document, member_count: int) -> GroupInfo:
+    return GroupInfo(
+        groupID=group["group_id"],
+        groupName=group["group_name"],
+        notification=group["notification"],
+        introduction=group["introduction"],
+        faceURL=group["face_url"],
+        ownerUserID=group["owner_user_id"],
+        createTime=group["create_time"],
+        memberCount=member_count,
+        ex=group["ex"],
+        status=group["status"],
+        creatorUserID=group["creator_user_id"],
+        groupType=group["group_type"],
+        needVerification=group["need_verification"],
+        lookMemberInfo=group["look_member_info"],
+        applyMemberFriend=group["apply_member_friend"],
+        notificationUpdateTime=group["notification_update_time"],
+        notificationUserID=group["notification_user_id"],
+    )
+
+
+def _to_member_info(row: Document, user: Document) -> GroupMemberFullInfo:
+    return GroupMemberFullInfo(
+        groupID=row["group_id"],
+        userID=row["user_id"],
+        roleLevel=row["role_level"],
+        joinTime=row["join_time"],
+        nickname=row["nickname"] or user.get("nickname", ""),
+        faceURL=row["face_url"] or user.get("face_url", ""),
+        joinSource=row["join_source"],
+        operatorUserID=row["operator_user_id"],
+        ex=row["ex"],
+        muteEndTime=row["mute_end_time"],
+        inviterUserID=row["inviter_user_id"],
+    )

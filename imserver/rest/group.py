@@ -1,0 +1,251 @@
+"""/group: groups, their members, applications to join."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imserver.actions import (
+    group_applications,
+    group_life,
+    group_members,
+    group_queries,
+    group_settings,
+)
+from imserver.actions.groups import Operator
+from imserver.errors import ArgsError
+from imserver.protocol.gen import group_pb2
+from imserver.protocol.json_mapping import to_json
+from imserver.rest.decorators import Answer, Call, Who, route
+
+#: In an answer of changed members these must be null when they are empty: OpenIM's JS SDK fails its sync on [].
+_NULL_WHEN_EMPTY = ("insert", "update")
+
+
+def _operator(call: Call) -> Operator:
+    return Operator(call.claims.user_id if call.claims else "", call.is_admin, call.operation_id)
+
+
+def _send_message(request: Any) -> bool | None:
+    """``sendMessage`` is three-valued: not given means as usual."""
+    return request.sendMessage if request.HasField("sendMessage") else None
+
+
+# -- beginning and end
+
+
+@route(Who.ANY)
+async def create_group(call: Call) -> Answer:
+    request = call.parse(group_pb2.CreateGroupReq)
+    call.check_self(request.ownerUserID)
+    await group_life.check_create(_operator(call), request)
+    return group_pb2.CreateGroupResp(groupInfo=await group_life.do_create(_operator(call), request))
+
+
+@route(Who.ANY)
+async def dismiss_group(call: Call) -> Answer:
+    """``deleteMember`` is not looked at: the members always go."""
+    request = call.parse(group_pb2.DismissGroupReq)
+    await group_life.check_dismiss(_operator(call), request.groupID)
+    await group_life.do_dismiss(_operator(call), request.groupID, send_message=_send_message(request))
+    return None
+
+
+# -- who is in it
+
+
+@route(Who.ANY)
+async def join_group(call: Call) -> Answer:
+    """``inviterUserID`` is the applicant; left out, it is the caller."""
+    request, operator = call.parse(group_pb2.JoinGroupReq), _operator(call)
+    user_id = request.inviterUserID or operator.user_id
+    call.check_self(user_id)
+    group = await group_members.check_join(user_id, request.groupID)
+    await group_members.do_join(
+        operator, group, user_id, join_source=request.joinSource, req_msg=request.reqMessage, ex=request.ex
+    )
+    return None
+
+
+@route(Who.ANY)
+async def invite_user_to_group(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.InviteUserToGroupReq), _operator(call)
+    user_ids = list(request.invitedUserIDs)
+    group = await group_members.check_invite(operator, request.groupID, user_ids)
+    await group_members.do_invite(operator, group, user_ids, reason=request.reason, send_message=_send_message(request))
+    return None
+
+
+@route(Who.ANY)
+async def quit_group(call: Call) -> Answer:
+    request = call.parse(group_pb2.QuitGroupReq)
+    call.check_self(request.userID)
+    await group_members.do_quit(_operator(call), await group_members.check_quit(request.userID, request.groupID))
+    return None
+
+
+@route(Who.ANY)
+async def kick_group(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.KickGroupMemberReq), _operator(call)
+    rows = await group_members.check_kick(operator, request.groupID, list(request.kickedUserIDs))
+    await group_members.do_kick(operator, rows, send_message=_send_message(request))
+    return None
+
+
+# -- settings
+
+
+@route(Who.ANY)
+async def transfer_group(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.TransferGroupOwnerReq), _operator(call)
+    old, new = await group_settings.check_transfer(
+        operator, request.groupID, request.oldOwnerUserID, request.newOwnerUserID
+    )
+    await group_settings.do_transfer(operator, old, new)
+    return None
+
+
+@route(Who.ANY)
+async def mute_group_member(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.MuteGroupMemberReq), _operator(call)
+    if request.mutedSeconds < 1:
+        raise ArgsError("mutedSeconds must be at least 1")
+    await group_settings.check_mute_member(operator, request.groupID, request.userID)
+    await group_settings.do_mute_member(operator, request.groupID, request.userID, request.mutedSeconds)
+    return None
+
+
+@route(Who.ANY)
+async def cancel_mute_group_member(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.CancelMuteGroupMemberReq), _operator(call)
+    await group_settings.check_mute_member(operator, request.groupID, request.userID)
+    await group_settings.do_mute_member(operator, request.groupID, request.userID, 0)
+    return None
+
+
+@route(Who.ANY)
+async def mute_group(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.MuteGroupReq), _operator(call)
+    await group_settings.check_mute_group(operator, request.groupID)
+    await group_settings.do_mute_group(operator, request.groupID, is_muted=True)
+    return None
+
+
+@route(Who.ANY)
+async def cancel_mute_group(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.CancelMuteGroupReq), _operator(call)
+    await group_settings.check_mute_group(operator, request.groupID)
+    await group_settings.do_mute_group(operator, request.groupID, is_muted=False)
+    return None
+
+
+@route(Who.ANY)
+async def set_group_info_ex(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.SetGroupInfoExReq), _operator(call)
+    changes = await group_settings.check_set_group_info(operator, request)
+    await group_settings.do_set_group_info(operator, request.groupID, changes)
+    return None
+
+
+@route(Who.ANY)
+async def set_group_member_info(call: Call) -> Answer:
+    members, operator = list(call.parse(group_pb2.SetGroupMemberInfoReq).members), _operator(call)
+    await group_settings.check_set_member_info(operator, members)
+    await group_settings.do_set_member_info(operator, members)
+    return None
+
+
+# -- looking
+
+
+@route(Who.ANY)
+async def get_groups_info(call: Call) -> Answer:
+    request = call.parse(group_pb2.GetGroupsInfoReq)
+    return group_pb2.GetGroupsInfoResp(groupInfos=await group_queries.get_groups_info(list(request.groupIDs)))
+
+
+@route(Who.ANY)
+async def get_group_member_list(call: Call) -> Answer:
+    return await group_queries.get_member_list(_operator(call), call.parse(group_pb2.GetGroupMemberListReq))
+
+
+@route(Who.ANY)
+async def get_group_members_info(call: Call) -> Answer:
+    return await group_queries.get_members_info(_operator(call), call.parse(group_pb2.GetGroupMembersInfoReq))
+
+
+@route(Who.ANY)
+async def get_joined_group_list(call: Call) -> Answer:
+    request = call.parse(group_pb2.GetJoinedGroupListReq)
+    call.check_self(request.fromUserID)
+    return await group_queries.get_joined_groups(request)
+
+
+@route(Who.ANY)
+async def get_full_join_group_ids(call: Call) -> Answer:
+    request = call.parse(group_pb2.GetFullJoinGroupIDsReq)
+    call.check_self(request.userID)
+    return await group_queries.get_full_joined_ids(request)
+
+
+@route(Who.ANY)
+async def get_full_group_member_user_ids(call: Call) -> Answer:
+    return await group_queries.get_full_member_ids(_operator(call), call.parse(group_pb2.GetFullGroupMemberUserIDsReq))
+
+
+@route(Who.ANY)
+async def get_incremental_join_groups(call: Call) -> Answer:
+    request = call.parse(group_pb2.getIncrementalJoinGroupReq)
+    call.check_self(request.userID)
+    return await group_queries.get_changed_joined(request)
+
+
+@route(Who.ANY)
+async def get_incremental_group_members_batch(call: Call) -> Answer:
+    request = call.parse(group_pb2.BatchGetIncrementalGroupMemberReq)
+    call.check_self(request.userID)
+    answer = to_json(await group_queries.get_changed_members(_operator(call), request))
+    for entry in answer["respList"].values():
+        for name in _NULL_WHEN_EMPTY:
+            entry[name] = entry[name] or None
+    return answer
+
+
+# -- applications
+
+
+@route(Who.ANY)
+async def group_application_response(call: Call) -> Answer:
+    request, operator = call.parse(group_pb2.GroupApplicationResponseReq), _operator(call)
+    row = await group_applications.check_answer(operator, request.groupID, request.fromUserID, request.handleResult)
+    await group_members.do_answer_application(operator, row, result=request.handleResult, handle_msg=request.handledMsg)
+    return None
+
+
+@route(Who.ANY)
+async def get_recv_group_application_list(call: Call) -> Answer:
+    request = call.parse(group_pb2.GetGroupApplicationListReq)
+    call.check_self(request.fromUserID)
+    return await group_applications.get_received(request)
+
+
+@route(Who.ANY)
+async def get_user_req_group_application_list(call: Call) -> Answer:
+    request = call.parse(group_pb2.GetUserReqApplicationListReq)
+    call.check_self(request.userID)
+    return await group_applications.get_own(request)
+
+
+@route(Who.ANY)
+async def get_group_application_unhandled_count(call: Call) -> Answer:
+    request = call.parse(group_pb2.GetGroupApplicationUnhandledCountReq)
+    call.check_self(request.userID)
+    count = await group_applications.count_unhandled(request.userID, request.time)
+    return group_pb2.GetGroupApplicationUnhandledCountResp(count=count)
+
+
+@route(Who.ANY)
+async def get_specified_user_group_request_info(call: Call) -> Answer:
+    """``groupRequests``: a user's application to a group, or none."""
+    request = call.parse(group_pb2.QuitGroupReq)
+    found = await group_applications.get_of_user(_operator(call), request.groupID, request.userID)
+    return {"groupRequests": [to_json(item) for item in found]}
