@@ -25,9 +25,12 @@ from imserver.conf import get_config
 from imserver.constants import ReqIdentifier
 from imserver.storage.clients import close_async_clients, get_async_redis
 from imserver.storage.routes import Route, Routes
+from imserver.webhooks.client import close_client
 
 logger = logging.getLogger(__name__)
 
+#: Frames that one turn of the event loop queues; far fewer than a connection's queue holds.
+FRAMES_PER_TURN = 32
 #: Name of the push stage's event (tasks/push/online.py).
 PUSH_EVENT = "push.frames"
 
@@ -70,6 +73,7 @@ class Node:
             logger.warning(
                 "node not removed; its heartbeat expires", extra={"action": "drain_node", "error": repr(error)}
             )
+        await close_client()
         await close_async_clients()
         self.is_running = False
 
@@ -123,15 +127,18 @@ class Node:
         while True:
             try:
                 event = await layer.receive(self.name)
-                self._handle(event)
+                await self._handle(event)
             except Exception as error:
                 logger.error("event not dispatched", extra={"action": "dispatch"}, exc_info=error)
                 await asyncio.sleep(0.1)
 
-    def _handle(self, event: dict[str, Any]) -> None:
+    async def _handle(self, event: dict[str, Any]) -> None:
         if event["type"] == PUSH_EVENT:
-            for operation_id, payload, user_ids in event["frames"]:
+            for number, (operation_id, payload, user_ids) in enumerate(event["frames"], start=1):
                 self.push(operation_id, payload, user_ids)
+                if number % FRAMES_PER_TURN == 0:
+                    # Let the writers run: a queue that is full only because nobody could empty it is no slow reader.
+                    await asyncio.sleep(0)
         elif event["type"] == KICK_EVENT:
             self.kick(event["connections"])
         else:

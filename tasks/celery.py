@@ -28,6 +28,7 @@ app.conf.update(
     task_track_started=True,
     task_serializer="json",
     accept_content=["json"],
+    worker_consumer="tasks.consumer:ResilientConsumer",
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
     worker_send_task_events=True,

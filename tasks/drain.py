@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import redis
@@ -26,8 +27,13 @@ from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
 
-#: How often a handing-over task knocks at the runner.
-HAND_OVER_SECONDS = 0.002
+#: How often a handing-over task knocks at the runner, and how many times: then the runner is busy and will see it.
+KNOCK_SECONDS = 0.002
+MOST_KNOCKS = 10
+#: A runner that has been at one batch for so long is taken for hung, and its leases are left to expire.
+HUNG_SECONDS = 60
+#: Longest blocking read: a fraction of the clients' socket time-out.
+LONGEST_READ_SECONDS = 2.0
 #: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 5.0
@@ -53,7 +59,6 @@ class Stage(ABC):
 @dataclass(slots=True)
 class _Shard:
     lease: Lease
-    renewed_at: float
     #: When a shard that failed, or the entries that were left waiting, are looked at again.
     retry_at: float = 0.0
     failures: int = 0
@@ -74,6 +79,7 @@ class Runner:
         self._active: object | None = None
         self._stop = threading.Event()
         self._blocking_client_id: int | None = None
+        self._progress_at = 0.0
 
     def stop(self) -> None:
         """The process is to end: finish the batch in hand, give the leases back."""
@@ -89,7 +95,7 @@ class Runner:
         if lease is None:
             return "somebody drains this shard"
         run = object()
-        held = _Shard(lease, renewed_at=time.monotonic())
+        held = _Shard(lease)
         with self._lock:
             self._shards[shard] = held
             if self._active is None:
@@ -98,7 +104,9 @@ class Runner:
         if active is run:
             return self._run(client, run)
         # Unblocking a read that is only about to begin does nothing, so it is repeated until the runner has seen us.
-        while self._active is active and not held.is_seen.wait(HAND_OVER_SECONDS):
+        for _knock in range(MOST_KNOCKS):
+            if self._active is not active or held.is_seen.wait(KNOCK_SECONDS):
+                break
             self._interrupt()
         return "handed over to this process's runner"
 
@@ -114,11 +122,15 @@ class Runner:
 
     def _run(self, client: redis.Redis, run: object) -> str:
         config = get_config()
-        blocking = new_redis(single_connection=True)
         entries = 0
+        ended = threading.Event()
+        self._progress_at = time.monotonic()
+        keeper = threading.Thread(target=self._keep_leases, args=(client, config, ended), daemon=True)
+        keeper.start()
         try:
-            self._blocking_client_id = int(blocking.client_id())
-            entries = self._loop(client, blocking, config)
+            with closing(new_redis(single_connection=True)) as blocking:
+                self._blocking_client_id = int(blocking.client_id())
+                entries = self._loop(client, blocking, config)
         except redis.RedisError as error:
             # Redis is away. The leases expire by themselves; the sweep wakes the shards when it is back.
             logger.warning(
@@ -133,9 +145,9 @@ class Runner:
                 if self._active is run:
                     self._active = self._blocking_client_id = None
                     leftover, self._shards = list(self._shards.values()), {}
+            ended.set()
             for held in leftover:
                 self._give_back(client, held.lease)
-            blocking.close()
         return f"{entries} entries"
 
     def _loop(self, client: redis.Redis, blocking: redis.Redis, config: Config) -> int:
@@ -143,20 +155,20 @@ class Runner:
         linger_end = time.monotonic() + config.linger_ms / 1000
         handled = 0
         while True:
-            now = time.monotonic()
-            self._renew(client, now, config)
+            now = self._progress_at = time.monotonic()
             ready = self._ready(now)
             if ready is None:
                 return handled
-            # Renewals must go on while it waits, and shards that failed must be looked at again.
+            # Shards that failed, or left entries, are looked at again when it is their time.
             wait = min(
-                config.lease_ms / 4000,
+                LONGEST_READ_SECONDS,
                 max(linger_end - now, 0.001),
                 *(max(held.retry_at - now, 0.001) for held in self._failing()),
             )
             batch = self._read(blocking, ready, config, wait)
             for held, entries in batch:
                 handled += self._handle(held, entries)
+                self._progress_at = time.monotonic()
             now = time.monotonic()
             if batch:
                 linger_end = now + config.linger_ms / 1000
@@ -243,22 +255,38 @@ class Runner:
         held.retry_at = time.monotonic() + delay
         return delay
 
-    def _renew(self, client: redis.Redis, now: float, config: Config) -> None:
-        with self._lock:
-            due = [held for held in self._shards.values() if now - held.renewed_at > config.lease_ms / 4000]
-        for held in due:
-            try:
-                held.lease.renew(client)
-            except LeaseLost:
-                metrics.LEASES_LOST.labels(self._stage.name).inc()
-                self._forget(held)
-            else:
-                held.renewed_at = now
+    def _keep_leases(self, client: redis.Redis, config: Config, ended: threading.Event) -> None:
+        """Renew the leases from a thread of its own, so that a store that is slow to answer costs no shard.
 
-    def _forget(self, held: _Shard) -> None:
+        A process that is stopped or hung renews nothing, and somebody else takes over.
+        """
+        while not ended.wait(config.lease_ms / 4000):
+            if time.monotonic() - self._progress_at > HUNG_SECONDS:
+                continue
+            with self._lock:
+                shards = list(self._shards.values())
+            try:
+                for held in shards:
+                    self._renew(client, held)
+            except redis.RedisError as error:
+                logger.warning(
+                    "leases not renewed", extra={"action": "drain", "stage": self._stage.name, "error": repr(error)}
+                )
+
+    def _renew(self, client: redis.Redis, held: _Shard) -> None:
+        try:
+            held.lease.renew(client)
+        except LeaseLost:
+            if self._forget(held):
+                metrics.LEASES_LOST.labels(self._stage.name).inc()
+
+    def _forget(self, held: _Shard) -> bool:
+        """Drop a shard that is somebody else's now; False when it was given back meanwhile."""
         with self._lock:
-            if self._shards.get(held.lease.shard) is held:
-                del self._shards[held.lease.shard]
+            if self._shards.get(held.lease.shard) is not held:
+                return False
+            del self._shards[held.lease.shard]
+            return True
 
     def _retire(self, client: redis.Redis) -> bool:
         """Nothing came for a while: give back what is empty. True when nothing is left to wait for."""

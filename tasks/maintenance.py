@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 from imserver.conf import get_config
 from imserver.storage import logs, process_health, read_seq, routes, webhook_waits
 from imserver.storage.clients import get_mongo, get_redis
 from tasks import names
 from tasks.celery import app
 from tasks.wakeup import wake
+
+_flushing = threading.Lock()
 
 
 @app.task(name=names.SWEEP)
@@ -28,7 +32,12 @@ def sweep() -> int:
 @app.task(name=names.FLUSH_READ_SEQS)
 def flush_read_seqs() -> int:
     """Write the read seqs that changed to MongoDB, the last value each."""
-    return read_seq.flush(get_redis(), get_mongo())
+    if not _flushing.acquire(blocking=False):
+        return 0  # the one before still waits for MongoDB
+    try:
+        return read_seq.flush(get_redis(), get_mongo())
+    finally:
+        _flushing.release()
 
 
 @app.task(name=names.FORGET_DEAD_NODES)

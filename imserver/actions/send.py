@@ -45,6 +45,7 @@ async def submit(msg: MsgData, sender_id: str, operation_id: str, *, entrance: s
     is_modified = await policy.before_send(msg, operation_id)
     if is_modified:
         await check_send(msg, sender_id)
+        force_options(msg)
     return _append(msg, operation_id, entrance=entrance, is_modified=is_modified)
 
 

@@ -31,7 +31,7 @@ def as_text(reply: bytes | str) -> str:
 #: A stuck server must not hold a thread for ever; longer than any blocking read of ours.
 SOCKET_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 3
-MONGO_TIMEOUT_MS = 5000
+MONGO_TIMEOUT_MS = 2000
 
 
 def _redis_options() -> dict[str, Any]:
@@ -46,11 +46,16 @@ def _redis_options() -> dict[str, Any]:
 
 
 def new_redis(*, single_connection: bool = False) -> redis.Redis:
-    """A sync client of its own, for who blocks on a read. The caller closes it."""
+    """A sync client of its own. The caller closes it.
+
+    Args:
+        single_connection: one connection for its whole life, for who blocks on a read and may be unblocked by its id. It
+            does not reconnect by itself, for then it would have another id.
+    """
     return redis.Redis.from_url(
         get_config().redis_url,
         single_connection_client=single_connection,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 0 if single_connection else 2),
         **_redis_options(),
     )
 

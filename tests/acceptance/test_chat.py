@@ -176,7 +176,12 @@ async def test_marking_as_read_moves_the_read_seq_and_tells_the_peer(
     data = await api.call("/msg/get_conversations_has_read_and_max_seq", wanted, token=token)
     assert (data["seqs"][conversation_id]["maxSeq"], data["seqs"][conversation_id]["hasReadSeq"]) == (4, 3)
     wait_until(
-        lambda: (stack.database["seq_user"].find_one({"user_id": bob, "conversation_id": conversation_id}) or {}).get("read_seq") == 3,
+        lambda: (
+            (stack.database["seq_user"].find_one({"user_id": bob, "conversation_id": conversation_id}) or {}).get(
+                "read_seq"
+            )
+            == 3
+        ),
         "the read seq in MongoDB",
     )
     refused = await api.post("/msg/mark_conversation_as_read", {**body, "hasReadSeq": 5}, token=token)
