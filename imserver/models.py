@@ -175,3 +175,45 @@ class GroupMember(models.Model):
 
     def __str__(self) -> str:
         return f"{self.group_id}: {self.user_id}"
+
+
+class Friend(models.Model):
+    """One side of a friendship: the friend stands in the owner's list."""
+
+    owner_user_id = models.CharField("owner", max_length=64)
+    friend_user_id = models.CharField("friend", max_length=64)
+    remark = models.CharField(max_length=255, blank=True, default="")
+    create_time = models.BigIntegerField("since (ms)", default=0)
+    add_source = models.IntegerField("how", choices=[(1, "import"), (2, "application")], default=1)
+    operator_user_id = models.CharField("operator", max_length=64, blank=True, default="")
+    ex = models.TextField("extra", blank=True, default="")
+    is_pinned = models.BooleanField("pinned", default=False)
+
+    class Meta:
+        managed = False
+        db_table = "friend"
+        ordering = ("owner_user_id", "friend_user_id")
+
+    def __str__(self) -> str:
+        return f"{self.owner_user_id}: {self.friend_user_id}"
+
+
+class Black(models.Model):
+    """The blocked user's messages do not reach the owner."""
+
+    owner_user_id = models.CharField("owner", max_length=64)
+    block_user_id = models.CharField("blocked user", max_length=64)
+    create_time = models.BigIntegerField("since (ms)", default=0)
+    add_source = models.IntegerField("how", default=0)
+    operator_user_id = models.CharField("operator", max_length=64, blank=True, default="")
+    ex = models.TextField("extra", blank=True, default="")
+
+    class Meta:
+        managed = False
+        db_table = "black"
+        ordering = ("owner_user_id", "block_user_id")
+        unique_together = (("owner_user_id", "block_user_id"),)
+        verbose_name = "blocked user"
+
+    def __str__(self) -> str:
+        return f"{self.owner_user_id}: {self.block_user_id}"

@@ -72,10 +72,12 @@ async def check_group_send(msg: MsgData) -> None:
     """May this message go to its group?
 
     Raises:
-        RecordNotFound: no such group.  GroupDismissed: it takes nothing but the notice of its end.
+        ArgsError: no group is named.  RecordNotFound: no such group.  GroupDismissed: it takes nothing but the notice of its end.
         NotInGroup, MutedInGroup (the owner never), MutedGroup (owner and admins never): not for notifications and configured
         admins.
     """
+    if not msg.groupID:
+        raise ArgsError("groupID is empty")
     is_exempt = NOTIFICATION_BEGIN <= msg.contentType <= NOTIFICATION_END or msg.sendID in get_config().admins
     at = (msg.groupID, "" if is_exempt else msg.sendID)
     allowed = _allowed()

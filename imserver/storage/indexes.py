@@ -24,7 +24,10 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("doc_id", ASCENDING)], unique=True),
         IndexModel([("conversation_id", ASCENDING), ("block", DESCENDING)]),
     ],
-    seq.COLLECTION: [IndexModel([("conversation_id", ASCENDING)], unique=True)],
+    seq.COLLECTION: [
+        IndexModel([("conversation_id", ASCENDING)], unique=True),
+        IndexModel([("min_seq", ASCENDING)], partialFilterExpression={"min_seq": {"$gt": 0}}),
+    ],
     read_seq.COLLECTION: [
         IndexModel([("user_id", ASCENDING), ("conversation_id", ASCENDING)], unique=True),
         IndexModel([("conversation_id", ASCENDING)]),

@@ -13,7 +13,8 @@
 | MALLOC_SEQ:{s}:<conversation> | hash | none | CURR, LAST, TIME, LOCK (+ its expiry) |
 | MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq, v changes |
 | SEQ_USER_READ:{s}:<conversation>:<user> | string | none | last read seq |
-| SEQ_USER:{s}:<conversation>:<user> | hash | SEQ_USER_TTL | min and max (cap) of a user, v changes; no user: of everybody |
+| SEQ_LIMITS:<user> | hash | SEQ_LIMITS_TTL | conversation -> "<min seq> <cap>", v changes |
+| SEQ_MIN | hash | SEQ_LIMITS_TTL | conversation cleared for all -> min seq, v changes; the empty field says it is complete |
 | READ_DIRTY:{s} | hash | none | read seqs that MongoDB does not have yet |
 | TOKEN_LOCK:<user> | string | 5 s | somebody issues a token for the user |
 | TOKENS:<user>:<platform> | hash | lifetime of a token | token -> state |
@@ -38,7 +39,7 @@ WAKE_TTL_MS = 5000
 CONVERSATIONS_TTL_SECONDS = 7 * 86_400
 
 #: Copied from MongoDB again when it is missing.
-SEQ_USER_TTL_SECONDS = 86_400
+SEQ_LIMITS_TTL_SECONDS = 86_400
 
 #: Longer than any set of members, so that a token is never made anew while a set of its name is left.
 GROUP_STATE_TTL_SECONDS = 86_400
@@ -99,9 +100,12 @@ def read_seq(shard: int, conversation_id: str, user_id: str) -> str:
     return _sharded("SEQ_USER_READ", shard, f":{conversation_id}:{user_id}")
 
 
-def seq_user(shard: int, conversation_id: str, user_id: str) -> str:
-    """Limits of what a user may pull; with an empty user id those that hold for everybody."""
-    return _sharded("SEQ_USER", shard, f":{conversation_id}:{user_id}")
+def seq_limits(user_id: str) -> str:
+    return f"{get_config().key_prefix}SEQ_LIMITS:{user_id}"
+
+
+def seq_min() -> str:
+    return f"{get_config().key_prefix}SEQ_MIN"
 
 
 def read_dirty(shard: int) -> str:

@@ -14,7 +14,7 @@ from pymongo.errors import BulkWriteError
 
 from imserver.constants import MSGS_PER_BLOCK
 from imserver.storage.clients import Document
-from imserver.storage.msg_blocks import COLLECTION, DUPLICATE_KEY, empty_block
+from imserver.storage.msg_blocks import COLLECTION, DUPLICATE_KEY, doc_id, empty_block
 from imserver.storage.msg_cache import by_block
 
 
@@ -46,15 +46,13 @@ class MsgStates:
         await self._update(conversation_id, seqs, "$set", "is_read", True)
 
     async def revoke(self, conversation_id: str, seq: int, revocation: Document) -> bool:
-        """Take a message back; False when that was done before. Of two at once one succeeds."""
-        block, slot = divmod(seq - 1, MSGS_PER_BLOCK)
-        where = {"doc_id": f"{conversation_id}:{block}", f"msgs.{slot}.revoke": None}
-        for _attempt in range(2):
-            result = await self._collection.update_one(where, {"$set": {f"msgs.{slot}.revoke": revocation}})
-            if result.matched_count:
-                return True
-            await self._ensure_blocks(conversation_id, [block])
-        return False
+        """Take a stored message back; False when that was done before, or there is none. Of two at once one succeeds."""
+        result = await self._collection.update_one(
+            {"doc_id": doc_id(conversation_id, seq)},
+            {"$set": {"msgs.$[slot].revoke": revocation}},
+            array_filters=[{"slot.msg.seq": seq, "slot.revoke": None}],
+        )
+        return result.modified_count == 1
 
     async def _update(self, conversation_id: str, seqs: list[int], operator: str, name: str, value: Any) -> None:
         blocks = by_block(seqs)

@@ -1,10 +1,12 @@
 """Which seqs of a conversation a user may pull: from where (cleared before), and up to where (left the group).
 
 MongoDB holds them: ``seq`` {conversation_id, min_seq} for everybody, ``conversation`` {owner_user_id, conversation_id, min_seq,
-max_seq} for one owner; a max_seq of 0 is no cap. Redis holds copies, so that a pull costs one pipelined read whatever the
-number of conversations. A copy stays right because whoever changes MongoDB calls ``forget`` afterwards: it drops the copy and
-counts the change, and a reader who looked into MongoDB before that cannot put back what it saw (put_unchanged.lua). Who dies
-between the two leaves an old copy for SEQ_USER_TTL at most, of a request that was never answered.
+max_seq} for one owner; a max_seq of 0 is no cap. Redis holds copies: a hash a user, and one of all conversations that were
+cleared for everybody, which are few. So a pull costs two more commands, whatever the number of conversations.
+
+A copy stays right because whoever changes MongoDB tells it afterwards, and that is counted: a reader who looked into MongoDB
+before cannot put back what it saw (put_unchanged.lua). Who dies between the two leaves an old copy for SEQ_LIMITS_TTL at most,
+of a request that was never answered.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ import redis.asyncio
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
-from imserver.conf import get_config
-from imserver.protocol.conversations import GROUP_PREFIX, is_notification_conversation, shard_of
+from imserver.protocol.conversations import GROUP_PREFIX
 from imserver.storage import keys
 from imserver.storage.clients import Document
 from imserver.storage.scripts import get_script
@@ -31,11 +32,14 @@ logger = logging.getLogger(__name__)
 SEQS = "seq"
 CONVERSATIONS = "conversation"
 
-#: Copies are missing and MongoDB does not answer: a pull must not wait for the driver's patience.
+#: A copy is missing and MongoDB does not answer: a pull must not wait for the driver's patience.
 FILL_SECONDS = 1.0
 
-#: (conversation id, user id or "" for everybody)
-Owner = tuple[str, str]
+VERSION = "v"
+#: Field of SEQ_MIN that says: every conversation that was cleared for all is in it.
+COMPLETE = ""
+#: Users whose copies are told in one round trip.
+CALLS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,95 +57,105 @@ class SeqLimits:
     def __init__(self, client: redis.asyncio.Redis, database: AsyncDatabase[Document]) -> None:
         self._client = client
         self._database = database
-        self._shards = get_config().shards
 
     async def get(self, user_id: str, conversation_ids: Iterable[str]) -> dict[str, Limits]:
-        """The limits of each conversation. While MongoDB is away, chats of two whose limits Redis does not know have none.
+        """The limits of each chat. While MongoDB is away, chats of two whose limits Redis does not know have none.
 
         Raises:
             pymongo.errors.PyMongoError: MongoDB is away, and whether the user may see a group's messages is not known.
         """
         ids = list(dict.fromkeys(conversation_ids))
-        owners = [(item, "") for item in ids]
-        owners += [(item, user_id) for item in ids if not is_notification_conversation(item)]
-        if not owners:
+        if not ids:
             return {}
-        known, versions = await self._read(owners)
-        missing = [owner for owner in owners if owner not in known]
+        pipe = self._client.pipeline(transaction=False)
+        pipe.hmget(keys.seq_limits(user_id), [VERSION, *ids])
+        pipe.hmget(keys.seq_min(), [VERSION, COMPLETE, *ids])
+        (version, *own), (min_version, is_complete, *min_seqs) = await pipe.execute()
+        known = {item: _parse(value) for item, value in zip(ids, own, strict=True) if value is not None}
+        missing = [item for item in ids if item not in known]
         if missing:
-            known |= await self._fill(missing, versions)
-        limits = {}
-        for item in ids:
-            everybody, own = known[item, ""], known.get((item, user_id), Limits())
-            limits[item] = Limits(max(everybody.min_seq, own.min_seq), own.cap)
-        return limits
+            known |= await self._fill(user_id, missing, version or b"")
+        if is_complete:
+            for_all = {item: int(value) for item, value in zip(ids, min_seqs, strict=True) if value is not None}
+        else:
+            for_all = await self._fill_min_seqs(min_version or b"")
+        return {item: Limits(max(known[item].min_seq, for_all.get(item, 0)), known[item].cap) for item in ids}
 
     async def raise_for_all(self, min_seqs: dict[str, int]) -> None:
         """Nobody sees what is before the seq of each conversation any more. Only moves forward."""
         for conversation_id, min_seq in min_seqs.items():
             await self._database[SEQS].update_one({"conversation_id": conversation_id}, {"$max": {"min_seq": min_seq}})
-        await self.forget([(conversation_id, "") for conversation_id in min_seqs])
+        await self._run(
+            "change_cached",
+            [
+                ([keys.seq_min()], [keys.SEQ_LIMITS_TTL_SECONDS, "raise", min_seq, conversation_id])
+                for conversation_id, min_seq in min_seqs.items()
+            ],
+        )
 
-    async def forget(self, owners: Iterable[Owner]) -> None:
-        """Drop copies; to be called after MongoDB was changed."""
-        calls: list[tuple[list[Any], list[Any]]] = [
-            ([self._key(owner)], [keys.SEQ_USER_TTL_SECONDS, "drop", "", "min", "max"]) for owner in owners
-        ]
-        if not calls:
-            return
-        for result in await get_script("change_cached").run_many_async(self._client, calls):
-            if isinstance(result, Exception):
-                raise result
+    async def forget(self, changed: Iterable[tuple[str, str]]) -> None:
+        """(conversation id, user id) whose record has another min or max seq; to be called after MongoDB was changed."""
+        by_user: dict[str, list[str]] = {}
+        for conversation_id, user_id in changed:
+            by_user.setdefault(user_id, []).append(conversation_id)
+        await self._run(
+            "change_cached",
+            [
+                ([keys.seq_limits(user_id)], [keys.SEQ_LIMITS_TTL_SECONDS, "drop", "", *ids])
+                for user_id, ids in by_user.items()
+            ],
+        )
 
-    async def _read(self, owners: list[Owner]) -> tuple[dict[Owner, Limits], dict[Owner, bytes]]:
-        pipe = self._client.pipeline(transaction=False)
-        for owner in owners:
-            pipe.hmget(self._key(owner), ["min", "max", "v"])
-        known, versions = {}, {}
-        for owner, (min_seq, cap, version) in zip(owners, await pipe.execute(), strict=True):
-            versions[owner] = version or b""
-            if min_seq is not None and cap is not None:
-                known[owner] = Limits(int(min_seq), int(cap))
-        return known, versions
-
-    async def _fill(self, missing: list[Owner], versions: dict[Owner, bytes]) -> dict[Owner, Limits]:
+    async def _fill(self, user_id: str, missing: list[str], version: bytes) -> dict[str, Limits]:
         try:
             with pymongo.timeout(FILL_SECONDS):
-                stored = await self._load(missing)
+                stored = await self._load(user_id, missing)
         except PyMongoError:
-            if any(owner[0].startswith(GROUP_PREFIX) for owner in missing):
+            if any(item.startswith(GROUP_PREFIX) for item in missing):
                 raise
             logger.warning("limits of seqs unknown", extra={"action": "seq_limits", "count": len(missing)})
-            return {owner: Limits() for owner in missing}
-        found = {owner: stored.get(owner, Limits()) for owner in missing}
-        calls: list[tuple[list[Any], list[Any]]] = []
-        for owner, limits in found.items():
-            args = [versions[owner], keys.SEQ_USER_TTL_SECONDS, "min", limits.min_seq, "max", limits.cap]
-            calls.append(([self._key(owner)], args))
-        await get_script("put_unchanged").run_many_async(self._client, calls)
+            return dict.fromkeys(missing, Limits())
+        found = {item: stored.get(item, Limits()) for item in missing}
+        args: list[Any] = [version, keys.SEQ_LIMITS_TTL_SECONDS]
+        for item, limits in found.items():
+            args += (item, f"{limits.min_seq} {limits.cap}")
+        await self._run("put_unchanged", [([keys.seq_limits(user_id)], args)])
         return found
 
-    async def _load(self, owners: list[Owner]) -> dict[Owner, Limits]:
-        found: dict[Owner, Limits] = {}
-        for_all = [conversation_id for conversation_id, user_id in owners if not user_id]
-        if for_all:
-            cursor = self._database[SEQS].find(
-                {"conversation_id": {"$in": for_all}}, {"_id": 0, "conversation_id": 1, "min_seq": 1}
-            )
-            async for document in cursor:
-                found[document["conversation_id"], ""] = Limits(int(document.get("min_seq") or 0))
-        own = [(conversation_id, user_id) for conversation_id, user_id in owners if user_id]
-        if own:
-            user_id = own[0][1]
-            cursor = self._database[CONVERSATIONS].find(
-                {"owner_user_id": user_id, "conversation_id": {"$in": [item for item, _ in own]}},
-                {"_id": 0, "conversation_id": 1, "min_seq": 1, "max_seq": 1},
-            )
-            async for document in cursor:
-                limits = Limits(int(document.get("min_seq") or 0), int(document.get("max_seq") or 0))
-                found[document["conversation_id"], user_id] = limits
+    async def _fill_min_seqs(self, version: bytes) -> dict[str, int]:
+        try:
+            with pymongo.timeout(FILL_SECONDS):
+                found = await self._load_min_seqs()
+        except PyMongoError:
+            logger.warning("conversations cleared for all unknown", extra={"action": "seq_limits"})
+            return {}
+        args: list[Any] = [version, keys.SEQ_LIMITS_TTL_SECONDS, COMPLETE, 1]
+        for item, min_seq in found.items():
+            args += (item, min_seq)
+        await self._run("put_unchanged", [([keys.seq_min()], args)])
         return found
 
-    def _key(self, owner: Owner) -> str:
-        conversation_id, user_id = owner
-        return keys.seq_user(shard_of(conversation_id, self._shards), conversation_id, user_id)
+    async def _load(self, user_id: str, conversation_ids: list[str]) -> dict[str, Limits]:
+        cursor = self._database[CONVERSATIONS].find(
+            {"owner_user_id": user_id, "conversation_id": {"$in": conversation_ids}},
+            {"_id": 0, "conversation_id": 1, "min_seq": 1, "max_seq": 1},
+        )
+        return {
+            document["conversation_id"]: Limits(int(document.get("min_seq") or 0), int(document.get("max_seq") or 0))
+            async for document in cursor
+        }
+
+    async def _load_min_seqs(self) -> dict[str, int]:
+        cursor = self._database[SEQS].find({"min_seq": {"$gt": 0}}, {"_id": 0, "conversation_id": 1, "min_seq": 1})
+        return {document["conversation_id"]: int(document["min_seq"]) async for document in cursor}
+
+    async def _run(self, script: str, calls: list[tuple[list[Any], list[Any]]]) -> None:
+        for at in range(0, len(calls), CALLS_AT_ONCE):
+            for result in await get_script(script).run_many_async(self._client, calls[at : at + CALLS_AT_ONCE]):
+                if isinstance(result, Exception):
+                    raise result
+
+
+def _parse(value: bytes) -> Limits:
+    min_seq, cap = value.split()
+    return Limits(int(min_seq), int(cap))

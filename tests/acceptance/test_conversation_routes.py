@@ -202,8 +202,8 @@ async def test_lists_of_ids_pages_and_hashes_agree(connect: Connect, users: list
 
     pages = []
     for number in (1, 2, 3):
-        pagination = {"pageNumber": number, "showNumber": 2}
-        data = await alice.call("get_owner_conversation", userID=alice.user_id, pagination=pagination)
+        page = {"pageNumber": number, "showNumber": 2}
+        data = await alice.call("get_owner_conversation", userID=alice.user_id, pagination=page)
         assert data["total"] == 3
         pages.append([item["conversationID"] for item in data["conversations"]])
     id_hash = int.from_bytes(md5(orjson.dumps(ids), usedforsecurity=False).digest()[:8], "big")
@@ -219,7 +219,8 @@ async def test_lists_of_ids_pages_and_hashes_agree(connect: Connect, users: list
     assert [item["conversationID"] for item in asked["conversations"]] == [ids[2], ids[0]]
     one = await alice.call("get_conversation", ownerUserID=alice.user_id, conversationID=ids[1])
     assert one["conversation"]["conversationID"] == ids[1]
-    for pagination in ({"pageNumber": 0, "showNumber": 5}, {"pageNumber": 1, "showNumber": 0}, None):
+    bad: list[Json | None] = [{"pageNumber": 0, "showNumber": 5}, {"pageNumber": 1, "showNumber": 0}, None]
+    for pagination in bad:
         assert await alice.code("get_owner_conversation", userID=alice.user_id, pagination=pagination) == 1001
 
 

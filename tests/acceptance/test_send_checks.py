@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from imserver.devservices.servers import EmbeddedServers
 from imserver.protocol.conversations import single_conversation_id
 from imserver.storage.friends import new_black, new_friend
+from tests.acceptance.test_admin_pages import PASSWORD, Site, manage, rows
 from tests.client import Api, Client, Connect, RequestRefused, text_message
 from tests.stack import Stack
 
@@ -193,3 +195,50 @@ async def test_where_only_friends_write_the_receivers_list_decides(
         await eventually(client, receiver, 0)
         assert await code_of(client, sender) == 0
         assert await rest_code(api, "imAdmin", sender) == 0
+
+
+# -- operators
+
+
+@pytest.fixture
+def site(stack: Stack) -> Iterator[Site]:
+    name = f"root{secrets.token_hex(3)}"
+    details = {"USERNAME": name, "PASSWORD": PASSWORD, "EMAIL": "root@example.com"}
+    environ = {f"DJANGO_SUPERUSER_{key}": value for key, value in details.items()}
+    manage(stack, "createsuperuser", "--noinput", **environ)
+    site = Site(stack.web_url)
+    assert site.login(name, PASSWORD)
+    yield site
+    site.http.close()
+
+
+async def test_an_operator_blocks_and_unblocks(
+    stack: Stack, api: Api, connect: Connect, pair: tuple[str, str], site: Site
+) -> None:
+    sender, receiver = pair
+    client = await connect(sender)
+    assert await code_of(client, receiver) == 0
+    pages, blocked = "/admin/imserver/black/", {"owner_user_id": receiver, "block_user_id": sender}
+    site.page(f"{pages}add/")
+
+    assert site.post(f"{pages}add/", blocked).status_code == 302
+
+    await eventually(client, receiver, 1302)
+    (row,) = rows(site.page(pages, q=receiver))
+    assert (row["owner_user_id"], row["block_user_id"]) == (receiver, sender)
+    # Once more, oneself, and nobody: the form says so and changes nothing.
+    for wrong in (blocked, {**blocked, "block_user_id": receiver}, {**blocked, "block_user_id": "nobody_at_all"}):
+        assert site.post(f"{pages}add/", wrong).status_code == 200
+    assert stack.database["black"].count_documents({"owner_user_id": receiver}) == 1
+    stored = stack.database["black"].find_one({"owner_user_id": receiver}) or {}
+    assert site.post(f"{pages}{stored['_id']}/delete/", {"post": "yes"}).status_code == 302
+    await eventually(client, receiver, 0)
+
+
+async def test_friends_are_shown_and_not_changed(stack: Stack, api: Api, pair: tuple[str, str], site: Site) -> None:
+    stack.database["friend"].insert_one(new_friend(*pair))
+
+    (row,) = rows(site.page("/admin/imserver/friend/", q=pair[0]))
+
+    assert (row["owner_user_id"], row["friend_user_id"]) == pair
+    assert site.get("/admin/imserver/friend/add/").status_code == 403

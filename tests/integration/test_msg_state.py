@@ -13,6 +13,7 @@ from pymongo.database import Database
 
 from imserver import conf
 from imserver.actions import delete, pull, read, revoke, stored
+from imserver.actions.chats import find_pullable
 from imserver.constants import SessionType
 from imserver.errors import DatabaseUnavailable, MsgAlreadyRevoked, NoPermission, RecordNotFound
 from imserver.protocol.conversations import shard_of
@@ -20,7 +21,7 @@ from imserver.protocol.documents import to_document
 from imserver.protocol.gen import msg_pb2
 from imserver.protocol.gen.msg_pb2 import DeleteSyncOpt
 from imserver.protocol.gen.sdkws_pb2 import MsgData
-from imserver.storage import keys, seq_limits
+from imserver.storage import keys
 from imserver.storage.clients import Document, close_async_clients, get_async_mongo, get_async_redis
 from imserver.storage.conversations import Conversations, NewConversation, cap_group_records
 from imserver.storage.msg_blocks import MsgBlockReader, MsgBlockWriter, StoredMsgs
@@ -81,7 +82,7 @@ def handle_sent(client: redis.Redis) -> None:
 
 def cached(client: redis.Redis, seq: int) -> bytes | None:
     value: Any = client.hget(f"{keys.msg_cache_prefix(shard_of(CHAT, 16), CHAT)}0", str(seq))
-    return value
+    return None if value is None else bytes(value)
 
 
 def forget_cache(client: redis.Redis) -> None:
@@ -382,16 +383,25 @@ async def test_a_limit_that_changes_while_it_is_read_is_not_kept_as_it_was(monke
     conversations = Conversations(get_async_redis(), get_async_mongo())
     load = limits._load
 
-    async def slow_load(owners: list[seq_limits.Owner]) -> dict[seq_limits.Owner, Limits]:
-        found = await load(owners)
+    async def slow_load(user_id: str, conversation_ids: list[str]) -> dict[str, Limits]:
+        found = await load(user_id, conversation_ids)
         await conversations.set(NewConversation("b", CHAT, 1, "a"), {"min_seq": 4})
         return found
 
-    monkeypatch.setattr(limits, "_load", slow_load)
-    assert await limits.get("b", [CHAT]) == {CHAT: Limits(0, 0)}
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(limits, "_load", slow_load)
+        assert await limits.get("b", [CHAT]) == {CHAT: Limits(0, 0)}
 
     assert await limits.get("b", [CHAT]) == {CHAT: Limits(4, 0)}
+
+
+async def test_what_is_cleared_for_all_is_known_when_redis_lost_its_copy(redis_client: redis.Redis) -> None:
+    await clear("a", FOR_ALL)
+    redis_client.delete(keys.seq_min(), keys.seq_limits("b"))
+
+    assert await bounds("b") == await bounds("b") == (6, 5)
+    await SeqLimits(get_async_redis(), get_async_mongo()).raise_for_all({CHAT: 3, "si_x_y": 2})
+    assert await bounds("b") == (6, 5)
 
 
 async def test_a_cap_bounds_what_may_be_pulled_and_read_but_not_what_is_announced(database: Database[Document]) -> None:
@@ -406,4 +416,4 @@ async def test_a_cap_bounds_what_may_be_pulled_and_read_but_not_what_is_announce
     assert (await pull.get_max_seqs("b")).maxSeqs["sg_g"] == 4
     request = msg_pb2.GetConversationsHasReadAndMaxSeqReq(conversationIDs=["sg_g"])
     assert (await pull.get_read_and_max_seqs("b", request)).seqs["sg_g"].maxSeq == 3
-    assert await pull.find_pullable("b", ["sg_g", "n_g", CHAT]) == ["sg_g", CHAT]
+    assert await find_pullable("b", ["sg_g", "n_g", CHAT]) == ["sg_g", CHAT]
