@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import pymongo
 import redis
@@ -146,7 +147,8 @@ class SeqAllocator:
         """The greatest seq that is stored or on its way to be; 0 when there is none."""
         known = self._blocks.last_seq(conversation_id)
         log = keys.log(keys.TO_MONGO, shard_of(conversation_id, self._config.shards))
-        for _entry_id, fields in self._client.xrange(log):  # rare, and the log is short unless MongoDB is away
+        entries: Any = self._client.xrange(log)  # rare, and the log is short unless MongoDB is away
+        for _entry_id, fields in entries:
             if fields.get(b"c") == conversation_id.encode():
                 known = max(known, int(fields[b"s"]) + len(LogBatch.FromString(fields[b"b"]).msgs) - 1)
         return known
