@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
 from imserver.conf import BASE_DIR, ConfigError, get_config
 from imserver.log import logging_config
 
@@ -84,7 +87,13 @@ STATIC_URL = "/static/"
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": config.channel_layer_hosts},
+        "CONFIG": {
+            "hosts": [
+                # Without it the first publish after a restart of Redis fails on the connection that broke.
+                {"address": address, "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)}
+                for address in config.channel_layer_hosts
+            ]
+        },
     }
 }
 

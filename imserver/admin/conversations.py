@@ -13,8 +13,9 @@ from django.utils.html import format_html
 
 from imserver.admin.users import shown_time
 from imserver.models import Conversation
-from imserver.storage import conversation_figures
+from imserver.storage import conversation_figures, user_facts, versions
 from imserver.storage.clients import get_mongo, get_redis
+from imserver.storage.versions import State
 
 MSGS_PER_PAGE = 100
 #: Content is shown up to here; a message may be large.
@@ -83,6 +84,12 @@ class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "opts": self.model._meta,
         }
         return TemplateResponse(request, "admin/imserver/conversation/messages.html", context)
+
+    def save_model(self, request: HttpRequest, obj: Conversation, form: Any, change: bool) -> None:
+        """The gateways keep the receive option, and the owner's devices sync by version; both are told."""
+        super().save_model(request, obj, form, change)
+        versions.record(get_mongo(), versions.conversations_of(obj.owner_user_id), {obj.conversation_id: State.UPDATE})
+        user_facts.forget_now(get_redis(), [obj.owner_user_id])
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         """The first message creates a conversation."""

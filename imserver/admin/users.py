@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 
 from imserver.models import User
+from imserver.storage import user_facts
+from imserver.storage.clients import get_redis
 
 
 def shown_time(milliseconds: int) -> str:
@@ -24,6 +27,11 @@ class UserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="created")
     def created(self, user: User) -> str:
         return shown_time(user.create_time)
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """The gateways keep what sending asks of a user; they are told."""
+        super().save_model(request, obj, form, change)
+        user_facts.forget_now(get_redis(), [obj.user_id])
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         """Users are registered through /user/user_register, which checks their ids."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from dataclasses import dataclass
+from time import sleep
 from typing import Any
 
 import pymongo
@@ -103,7 +103,7 @@ class SeqAllocator:
             if answer == 2 and not take:
                 break
             if answer == 2:
-                time.sleep(RETRY_WAIT_SECONDS * (0.5 + secrets.randbelow(100) / 100))
+                sleep(RETRY_WAIT_SECONDS * (0.5 + secrets.randbelow(100) / 100))
             else:
                 dead_owner, *numbers = values
                 refill = Refill(conversation_id, key, owner, as_text(dead_owner), size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
@@ -171,7 +170,7 @@ def test_a_lock_that_is_given_back_is_waited_for(
         if len(waits) == 3:
             redis_client.delete(key_of(config))
 
-    monkeypatch.setattr(time, "sleep", wait)
+    monkeypatch.setattr(seq, "sleep", wait)
 
     assert allocator.allocate(CONVERSATION, 1) == 0
     assert len(waits) == 3
