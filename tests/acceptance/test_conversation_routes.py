@@ -181,6 +181,7 @@ async def test_a_private_chat_is_private_for_both_and_both_see_a_line_of_it(
         assert line.seq == 2
     assert (await alice.rows())[conversation_id]["isPrivateChat"]
     assert (await bob.rows())[conversation_id]["isPrivateChat"]
+    await client.until(lambda: tips_of(client, alice.own_twin, 1300))
     assert len(tips_of(client, alice.own_twin, 1300)) == 1
 
 
