@@ -174,6 +174,10 @@ class ConnectionTable:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    @property
+    def user_count(self) -> int:
+        return len(self._by_user)
+
     def add(self, connection: Connection) -> None:
         self._by_user[connection.user_id][connection.id] = connection
         self._by_id[connection.id] = connection

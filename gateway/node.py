@@ -108,7 +108,7 @@ class Node:
         while True:
             try:
                 routes = Routes(get_async_redis())
-                known = await routes.beat(self.name, len(self.connections))
+                known = await routes.beat(self.name, len(self.connections), self.connections.user_count)
                 if not known and self.connections:
                     # Redis lost its data (or we were thought dead): put our connections back.
                     await routes.register_many(

@@ -92,7 +92,9 @@ class Config:
         16, "Number of shards of each log. Do not change while logs hold entries.", minimum=1, maximum=256
     )
     batch_size: int = _option(500, "Most log entries handled in one batch.", minimum=1, maximum=5000)
-    log_max_entries: int = _option(100_000, "A toRedis log longer than this refuses sends as busy.", minimum=1)
+    log_max_entries: int = _option(
+        100_000, "A log of a shard longer than this makes sends be refused as busy.", minimum=1
+    )
     dedup_ttl_seconds: int = _option(3600, "How long a repeated client_msg_id gets the first answer.", minimum=1)
     cache_ttl_seconds: int = _option(86_400, "How long messages stay in the Redis cache.", minimum=1)
     lease_ms: int = _option(3000, "A drainer that is silent this long loses its shard.", minimum=500)

@@ -31,6 +31,12 @@ DUPLICATES = Counter("im_append_duplicates_total", "Sends answered with the firs
 BUSY = Counter("im_append_busy_total", "Sends refused as busy")
 #: Messages numbered, cached and handed on.
 TRANSFERRED = Counter("im_transfer_msgs_total", "Messages numbered and cached", ["kind"])
+#: Messages of single chats (with service accounts and notifications of one user) and of groups.
+PROCESSED = Counter(
+    "im_transfer_processed_msgs_total", "Messages by kind of session and outcome", ["session", "result"]
+)
+#: Seq ranges that could not be reserved in MongoDB.
+SEQ_REFILLS_FAILED = Counter("im_seq_refills_failed_total", "Seq ranges that could not be reserved")
 #: Messages written to MongoDB.
 PERSISTED = Counter("im_persist_msgs_total", "Messages written to MongoDB", ["result"])
 #: Messages handed to gateway nodes.

@@ -16,10 +16,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import redis
+from google.protobuf.message import DecodeError
 
 from imserver import metrics
 from imserver.clock import now_ms
 from imserver.conf import Config, get_config
+from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.storage import keys, logs
 from imserver.storage.clients import get_redis, new_redis
 from imserver.storage.logs import Entry, Lease, LeaseLost
@@ -34,6 +36,8 @@ MOST_KNOCKS = 10
 HUNG_SECONDS = 60
 #: Longest blocking read: a fraction of the clients' socket time-out.
 LONGEST_READ_SECONDS = 2.0
+#: Ids that one log line names.
+MOST_TRACED = 500
 #: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 5.0
@@ -54,6 +58,22 @@ class Stage(ABC):
     @abstractmethod
     def process(self, lease: Lease, entries: list[Entry]) -> None:
         """Raises LeaseLost when somebody else drains the shard now; any other exception means "try again later"."""
+
+
+def trace_of(entries: list[Entry]) -> dict[str, list[str]]:
+    """Operation and trigger ids of entries, for log lines: what leads from a request to what became of it."""
+    operation_ids: list[str] = []
+    trigger_ids: list[str] = []
+    for _entry_id, fields in entries:
+        if b"o" in fields:
+            operation_ids.append(fields[b"o"].decode(errors="replace"))
+        try:
+            batch = LogBatch.FromString(fields.get(b"b", b""))
+        except DecodeError:
+            continue
+        operation_ids += batch.operation_ids
+        trigger_ids += [batch.trigger_id] if batch.trigger_id else []
+    return {"operation_ids": operation_ids[:MOST_TRACED], "trigger_ids": trigger_ids[:MOST_TRACED]}
 
 
 @dataclass(slots=True)
@@ -215,7 +235,8 @@ class Runner:
         except LeaseLost:
             metrics.LEASES_LOST.labels(stage).inc()
             logger.warning(
-                "lease lost, batch left to its new owner", extra={"action": "drain", "stage": stage, "shard": shard}
+                "lease lost, batch left to its new owner",
+                extra={"action": "drain", "stage": stage, "shard": shard, **trace_of(entries)},
             )
             self._forget(held)
             return 0
@@ -228,7 +249,14 @@ class Runner:
             metrics.RETRIES.labels(stage).inc()
             logger.warning(
                 "batch failed, tried again later",
-                extra={"action": "drain", "stage": stage, "shard": shard, "delay": delay, "failures": held.failures},
+                extra={
+                    "action": "drain",
+                    "stage": stage,
+                    "shard": shard,
+                    "delay": delay,
+                    "failures": held.failures,
+                    **trace_of(entries),
+                },
                 exc_info=error,
             )
             return 0
@@ -238,6 +266,8 @@ class Runner:
             held.position = entries[-1][0]
         else:
             held.failures = 0
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("batch done", extra={"action": "drain", "stage": stage, "shard": shard, **trace_of(entries)})
         metrics.BATCH_ENTRIES.labels(stage).observe(len(entries))
         metrics.BATCH_SECONDS.labels(stage).observe(time.perf_counter() - started)
         metrics.BATCH_LAG_SECONDS.labels(stage).observe(max(now_ms() - oldest_ms, 0) / 1000)

@@ -20,7 +20,7 @@ from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.conversations import NewConversation
 from imserver.storage.logs import DeadLetter, Entry, Lease
 from imserver.storage.msg_blocks import MsgBlockWriter, StoredMsgs
-from tasks.drain import Stage
+from tasks.drain import Stage, trace_of
 from tasks.receivers import Receivers
 from tasks.wakeup import wake
 
@@ -92,15 +92,31 @@ class Persist(Stage):
         return work
 
     def _set_aside(self, lease: Lease, entries: list[Entry]) -> None:
-        """A message among these can never be written (the checks of sending are to keep it out): find its batch."""
+        """A message among these can never be written (the checks of sending are to keep it out): all others are."""
         if len(entries) > 1:
             for entry in entries:
                 self.process(lease, [entry])
             return
-        (entry_id, fields) = entries[0]
-        logger.error("batch not storable, set aside", extra={"action": "persist", "shard": lease.shard})
-        lease.trim(self._redis, entry_id, [DeadLetter("not storable in MongoDB", fields)])
-        metrics.DEAD_LETTERS.labels(self.name).inc()
+        ((entry_id, fields),) = entries
+        (batch,) = self._parse(entries).batches
+        sent = LogBatch.FromString(fields[b"b"])
+        dead: list[DeadLetter] = []
+        for index, document in enumerate(batch.msgs):
+            seq = batch.first_seq + index
+            try:
+                self._blocks.write([StoredMsgs(batch.conversation_id, seq, [document])])
+            except BSON_REFUSALS as error:
+                alone = LogBatch(msgs=[sent.msgs[index]], operation_ids=[sent.operation_ids[index]])
+                fields_alone = {b"c": fields[b"c"], b"s": str(seq).encode(), b"b": alone.SerializeToString()}
+                dead.append(DeadLetter(f"not storable in MongoDB: {type(error).__name__}", fields_alone))
+        lease.trim(self._redis, entry_id, dead)
+        metrics.PERSISTED.labels("ok").inc(len(batch.msgs) - len(dead))
+        metrics.PERSISTED.labels("failed").inc(len(dead))
+        metrics.DEAD_LETTERS.labels(self.name).inc(len(dead))
+        logger.error(
+            "messages not storable, set aside",
+            extra={"action": "persist", "shard": lease.shard, "count": len(dead), **trace_of(entries)},
+        )
 
 
 def new_conversations(conversation_id: str, first: MsgData, owners: list[str]) -> list[NewConversation]:

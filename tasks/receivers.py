@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
+import pymongo
 import redis
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from imserver.constants import Option, SessionType
 from imserver.protocol.gen.sdkws_pb2 import MsgData
@@ -11,18 +15,24 @@ from imserver.protocol.options import is_on
 from imserver.storage import groups
 from imserver.storage.clients import Document
 
+LOOK_UP_SECONDS = 1.0
+#: MongoDB was away less than this ago: it gets only a blink to answer.
+AWAY_SECONDS = 1.0
+LOOK_UP_WHILE_AWAY_SECONDS = 0.02
+
 
 class Receivers:
-    """Looks groups up; raises PyMongoError when a group is not cached and MongoDB is away."""
+    """Looks groups up; raises PyMongoError when a group is not cached and MongoDB is away (at once for a moment then)."""
 
     def __init__(self, client: redis.Redis, database: Database[Document]) -> None:
         self._redis = client
         self._database = database
+        self._away_until = 0.0
 
     def owners(self, first: MsgData) -> list[str]:
         """Who gets a conversation record when this is a conversation's first message."""
         if first.sessionType == SessionType.GROUP:
-            return groups.member_ids(self._redis, self._database, first.groupID)
+            return self._members(first.groupID)
         if first.sessionType == SessionType.NOTIFICATION:
             return [first.recvID]
         return list({first.sendID, first.recvID})
@@ -30,8 +40,18 @@ class Receivers:
     def of(self, msg: MsgData) -> list[str]:
         """Who is to get a message online: the receiver, the sender's connections where senderSync is on, the members."""
         if msg.sessionType == SessionType.GROUP:
-            leavers = msg.contentType in groups.LEAVER_NOTIFICATIONS
-            return groups.member_ids(self._redis, self._database, msg.groupID, include_leavers=leavers)
+            return self._members(msg.groupID, include_leavers=msg.contentType in groups.LEAVER_NOTIFICATIONS)
         if msg.sendID != msg.recvID and is_on(msg, Option.SENDER_SYNC):
             return [msg.recvID, msg.sendID]
         return [msg.recvID]
+
+    def _members(self, group_id: str, *, include_leavers: bool = False) -> list[str]:
+        # Only the answers that need MongoDB are in doubt, but which those are is known only by asking; while it is away
+        # the limit keeps a batch of many groups from waiting for each.
+        limit = LOOK_UP_SECONDS if time.monotonic() >= self._away_until else LOOK_UP_WHILE_AWAY_SECONDS
+        try:
+            with pymongo.timeout(limit):
+                return groups.member_ids(self._redis, self._database, group_id, include_leavers=include_leavers)
+        except PyMongoError:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            raise

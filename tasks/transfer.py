@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import redis
 from google.protobuf.message import DecodeError
 from pymongo.errors import PyMongoError
 
 from imserver import metrics
 from imserver.clock import now_ms
 from imserver.conf import get_config
-from imserver.constants import ContentType
+from imserver.constants import ContentType, SessionType
 from imserver.errors import ArgsError
 from imserver.protocol.conversations import (
     chat_conversation_id,
@@ -154,6 +155,11 @@ def sort_batch(entries: list[Entry], trigger_id: str) -> Batch:
     )
 
 
+def session_name(msg: MsgData) -> str:
+    """For the metrics."""
+    return "group" if msg.sessionType == SessionType.GROUP else "single"
+
+
 def _key_of(entry: Entry) -> str:
     return entry[1].get(b"k", b"").decode(errors="replace")
 
@@ -195,6 +201,8 @@ class Transfer(Stage):
             batch = sort_batch(handled, secrets.token_hex(8))
             try:
                 answer = self._commit(lease, batch, handled, leaves_some=bool(lease.waiting))
+            except (LeaseLost, redis.RedisError):
+                raise
             except MustWait as error:
                 # These conversations stay in the log, in order; the others of the shard go on.
                 lease.waiting |= error.keys
@@ -203,6 +211,10 @@ class Transfer(Stage):
                     extra={"action": "transfer", "shard": lease.shard, "count": len(error.keys)},
                 )
                 continue
+            except Exception:
+                for item in batch.lists:
+                    metrics.PROCESSED.labels(session_name(item.msgs[0]), "failed").inc(len(item.msgs))
+                raise
             self._after_commit(lease, batch, answer)
             return
 
@@ -260,11 +272,13 @@ class Transfer(Stage):
 
     def _seed_read_seqs(self, receipts: list[ReadReceipt]) -> None:
         for receipt in receipts:
+            if time.monotonic() < self._mongo_away_until:
+                return
             try:
                 self._read_seqs.seed(receipt.conversation_id, receipt.user_id)
             except PyMongoError as error:
                 # The receipt then moves what Redis has; MongoDB keeps the greater one.
-                logger.warning("read seq not looked up", extra={"action": "transfer", "error": repr(error)[:300]})
+                self._note_mongo_away("read seq not looked up", error)
 
     def _refill(self, short: list[MsgList]) -> bool:
         """Reserve ranges in MongoDB; False when it is away (and is not asked again for a moment)."""
@@ -277,8 +291,8 @@ class Transfer(Stage):
             # Somebody else is at it, or died at it: its lock expires.
             return False
         except PyMongoError as error:
-            self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
-            logger.warning("seq range not refilled", extra={"action": "seq_refill", "error": repr(error)[:300]})
+            metrics.SEQ_REFILLS_FAILED.inc()
+            self._note_mongo_away("seq range not refilled", error)
             return False
         return True
 
@@ -291,8 +305,12 @@ class Transfer(Stage):
         except SeqUnavailable:
             return
         except PyMongoError as error:
-            self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
-            logger.warning("seq range not refilled ahead", extra={"action": "seq_refill", "error": repr(error)[:300]})
+            metrics.SEQ_REFILLS_FAILED.inc()
+            self._note_mongo_away("seq range not refilled ahead", error)
+
+    def _note_mongo_away(self, what: str, error: PyMongoError) -> None:
+        self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
+        logger.warning(what, extra={"action": "transfer", "error": repr(error)[:300]})
 
     def _script_arguments(
         self, lease: Lease, batch: Batch, entries: list[Entry], *, overdraft: int = 0, leaves_some: bool = False
@@ -376,6 +394,7 @@ class Transfer(Stage):
 
     def _count(self, batch: Batch) -> None:
         for item in batch.lists:
+            metrics.PROCESSED.labels(session_name(item.msgs[0]), "ok").inc(len(item.msgs))
             kind = "notification" if is_notification_conversation(item.conversation_id) else "chat"
             metrics.TRANSFERRED.labels(f"{'stored' if item.is_stored else 'transient'} {kind}").inc(len(item.msgs))
         if batch.dead:

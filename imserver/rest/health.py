@@ -130,8 +130,13 @@ class StateCollector(Collector):
             lengths.add_metric([name, f"{shard:02d}"], length)
         yield lengths
         connections = GaugeMetricFamily("im_online_connections", "Open connections of a gateway node", labels=["node"])
-        for node, count in routes.living_nodes(client).items():
-            connections.add_metric([node], count)
+        users = GaugeMetricFamily(
+            "im_online_users", "Users connected to a gateway node; one on two nodes counts twice", labels=["node"]
+        )
+        for node, (connection_count, user_count) in routes.living_nodes(client).items():
+            connections.add_metric([node], connection_count)
+            users.add_metric([node], user_count)
+        yield users
         yield connections
 
 

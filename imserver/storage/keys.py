@@ -10,7 +10,7 @@
 | WEBHOOK_DUE:{s} | sorted set | none | <kind>:<conversation> that waits -> ms of the next try |
 | WEBHOOK_SETTLED:{s} | string | a minute | the last settlement, so that a repeated call is not applied twice |
 | DEDUP:{s}:<send id>:<client msg id> | string | DEDUP_TTL_SECONDS | answer of the first append |
-| MALLOC_SEQ:{s}:<conversation> | hash | none | CURR, LAST, TIME, LOCK (+ its expiry) |
+| MALLOC_SEQ:{s}:<conversation> | hash | SEQ_KEY_TTL_DAYS | CURR, LAST, TIME, LOCK (+ its expiry) |
 | MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq, v changes |
 | SEQ_USER_READ:{s}:<conversation>:<user> | string | none | last read seq |
 | SEQ_LIMITS:<user> | hash | SEQ_LIMITS_TTL | conversation -> "<min seq> <cap>", v changes |
@@ -24,6 +24,7 @@
 | GROUP_LEAVERS:<group> | hash | GROUP_LEAVERS_TTL | user who just left -> ms until which the news of it still go there |
 | ROUTE:<user> | hash | none, healed by nodes | connection id -> node, platform, since |
 | NODE:<node> | string | NODE_TTL_MS | heartbeat, with the number of connections |
+| NODE_USERS | hash | none | node -> users connected there |
 | NODES | set | none | nodes that may be alive |
 | WORKER:<name> | string | WORKER_TTL_MS | JSON list of the queues a worker serves |
 | SWEPT_AT | string | none | ms of the last sweep |
@@ -159,3 +160,7 @@ def swept_at() -> str:
 
 def token_lock(user_id: str) -> str:
     return f"{get_config().key_prefix}TOKEN_LOCK:{user_id}"
+
+
+def node_users() -> str:
+    return f"{get_config().key_prefix}NODE_USERS"

@@ -61,6 +61,8 @@ async def append(client: redis.asyncio.Redis, batches: dict[int, list[Append]]) 
             keys.log(keys.TO_REDIS, shard),
             keys.lease("transfer", shard),
             keys.wake("transfer", shard),
+            keys.log(keys.TO_MONGO, shard),
+            keys.log(keys.TO_PUSH, shard),
         ]
         args: list[Any] = [config.log_max_entries, config.dedup_ttl_seconds, keys.WAKE_TTL_MS]
         for item in messages:

@@ -5,6 +5,7 @@ Redis holds the value; MongoDB ``seq_user`` {user_id, conversation_id, read_seq}
 
 from __future__ import annotations
 
+import pymongo
 import redis
 import redis.asyncio
 from pymongo import UpdateOne
@@ -18,6 +19,8 @@ from imserver.storage.clients import Document, as_text
 from imserver.storage.scripts import get_script
 
 COLLECTION = "seq_user"
+#: A look-up of one document while messages wait.
+SEED_SECONDS = 1.0
 
 
 def dirty_field(conversation_id: str, user_id: str) -> str:
@@ -75,7 +78,8 @@ class ReadSeqWriter:
         key = keys.read_seq(shard_of(conversation_id, self._shards), conversation_id, user_id)
         if not self._client.exists(key):
             at = {"user_id": user_id, "conversation_id": conversation_id}
-            stored = self._collection.find_one(at, {"read_seq": 1})
+            with pymongo.timeout(SEED_SECONDS):
+                stored = self._collection.find_one(at, {"read_seq": 1})
             self._client.set(key, int(stored["read_seq"]) if stored else 0, nx=True)
 
     def forward_over_gap(self, conversation_id: str, used: int, start: int) -> None:

@@ -80,12 +80,13 @@ class Routes:
         alive = {node for node, beat in zip(nodes, beats, strict=True) if beat is not None}
         return [route for route in found if route.node in alive]
 
-    async def beat(self, node: str, connections: int) -> bool:
+    async def beat(self, node: str, connections: int, users: int = 0) -> bool:
         """Say that a node lives; False when Redis did not know it (first beat, or Redis lost its data)."""
         pipe = self._client.pipeline(transaction=True)
         pipe.set(keys.node(node), connections, px=get_config().node_ttl_ms, get=True)
         pipe.sadd(keys.nodes(), node)
-        before, is_new = await pipe.execute()
+        pipe.hset(keys.node_users(), node, str(users))
+        before, is_new, _ = await pipe.execute()
         # Taken for dead meanwhile, its routes may have been swept although its heartbeat is there again.
         return before is not None and not is_new
 
@@ -93,6 +94,7 @@ class Routes:
         pipe = self._client.pipeline(transaction=True)
         pipe.delete(keys.node(node))
         pipe.srem(keys.nodes(), node)
+        pipe.hdel(keys.node_users(), node)
         await pipe.execute()
 
     async def nodes(self) -> dict[str, int | None]:
@@ -140,11 +142,19 @@ def forget_dead_nodes(client: redis.Redis) -> int:
         if gone:
             client.hdel(key, *gone)
     client.srem(keys.nodes(), *dead)
+    client.hdel(keys.node_users(), *dead)
     return len(dead)
 
 
-def living_nodes(client: redis.Redis) -> dict[str, int]:
-    """Nodes with a heartbeat and the number of their connections."""
+def living_nodes(client: redis.Redis) -> dict[str, tuple[int, int]]:
+    """Nodes with a heartbeat: (connections, users) of each."""
     names = [as_text(name) for name in client.smembers(keys.nodes())]
-    beats = client.mget([keys.node(name) for name in names]) if names else []
-    return {name: int(beat) for name, beat in zip(names, beats, strict=True) if beat is not None}
+    if not names:
+        return {}
+    beats = client.mget([keys.node(name) for name in names])
+    users = client.hmget(keys.node_users(), names)
+    return {
+        name: (int(beat), int(count or 0))
+        for name, beat, count in zip(names, beats, users, strict=True)
+        if beat is not None
+    }

@@ -21,12 +21,15 @@ from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import keys, read_seq
 from imserver.storage.clients import Document, close_async_clients, get_async_mongo, get_async_redis
 from imserver.storage.groups import Groups, new_member
+from imserver.storage.logs import STAGE_LOGS, Lease
 from imserver.storage.seq import SeqAllocator
+from tasks.drain import Runner, Stage, _Shard
 from tasks.persist import Persist
 from tasks.push.online import OnlinePush
 from tasks.transfer import Transfer
 from tasks.webhooks import Webhooks
 from tests.factories import (
+    add_entries,
     make_msg,
     make_notification,
     make_receipt,
@@ -188,7 +191,7 @@ def test_a_counter_that_is_not_used_expires_and_each_use_puts_that_off(
     key, seconds = keys.malloc_seq(SHARD, "si_a_b"), config.seq_key_ttl_days * 86_400
 
     def is_whole() -> bool:
-        left: Any = redis_client.ttl(key)
+        left: int = redis_client.ttl(key)
         return seconds - 60 < left <= seconds
 
     SeqAllocator(redis_client, database).ensure_range("si_a_b", 1)
@@ -265,3 +268,70 @@ def test_messages_that_are_pushed_ten_seconds_after_they_were_sent_are_counted(r
     run_stage(redis_client, OnlinePush(), SHARD)
 
     assert counted("im_push_late_msgs_total") == before + 3
+
+
+def test_processed_messages_are_counted_for_single_chats_and_groups(redis_client: redis.Redis) -> None:
+    name = "im_transfer_processed_msgs_total"
+    before = [counted(name, session=session, result="ok") for session in ("single", "group")]
+
+    transfer([make_msg("a", "b"), make_msg("a", "b"), group_msg("a", "G")])
+
+    after = [counted(name, session=session, result="ok") for session in ("single", "group")]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1]
+
+
+def test_messages_of_a_batch_that_fails_are_counted_as_failed(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "im_transfer_processed_msgs_total"
+    before = [counted(name, session=session, result="failed") for session in ("single", "group")]
+    monkeypatch.setattr(Transfer, "_script_arguments", broken)
+
+    with pytest.raises(RuntimeError):
+        transfer([make_msg("a", "b"), group_msg("a", "G")])
+
+    after = [counted(name, session=session, result="failed") for session in ("single", "group")]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("broken for the test")
+
+
+def test_a_seq_range_that_cannot_be_reserved_is_counted(
+    redis_client: redis.Redis, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise ServerSelectionTimeoutError("away")
+
+    before = counted("im_seq_refills_failed_total")
+    with monkeypatch.context() as outage:
+        outage.setattr(SeqAllocator, "_reserve", away)
+        transfer([make_msg("a", "b")])
+
+    assert counted("im_seq_refills_failed_total") > before
+
+
+@pytest.mark.parametrize("stage_class", [Transfer, Persist, OnlinePush])
+def test_every_stage_names_the_operations_of_a_batch_in_its_log_lines(
+    stage_class: type[Stage],
+    redis_client: redis.Redis,
+    database: Database[Document],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if stage_class is not Transfer:
+        transfer([make_msg("a", "b")])
+    else:
+        add_entries(redis_client, [make_msg("a", "b")])
+    monkeypatch.setattr(stage_class, "process", broken)
+    stage = stage_class()
+    lease = Lease.acquire(redis_client, stage.name, 0)
+    assert lease is not None
+
+    with caplog.at_level(logging.DEBUG, logger="tasks.drain"):
+        Runner(stage)._handle(_Shard(lease), read_log(redis_client, STAGE_LOGS[stage.name], 0))
+
+    (record,) = (record for record in caplog.records if record.message == "batch failed, tried again later")
+    assert record.operation_ids == ["op0"]  # type: ignore[attr-defined]
+    assert bool(record.trigger_ids) == (stage_class is not Transfer)  # type: ignore[attr-defined]

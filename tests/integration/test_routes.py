@@ -155,7 +155,7 @@ async def test_a_node_that_leaves_is_gone_at_once(routes: Routes, redis_client: 
 
     assert await routes.get("a") == []
     assert await routes.nodes() == {"n2": 7}
-    assert storage.living_nodes(redis_client) == {"n2": 7}
+    assert storage.living_nodes(redis_client) == {"n2": (7, 0)}
 
 
 async def test_living_nodes_tell_their_connections(routes: Routes, redis_client: redis.Redis) -> None:
@@ -165,4 +165,4 @@ async def test_living_nodes_tell_their_connections(routes: Routes, redis_client:
     await routes.beat("n3", 9)
     die(redis_client, "n3")
 
-    assert storage.living_nodes(redis_client) == {"n1": 2, "n2": 0}
+    assert storage.living_nodes(redis_client) == {"n1": (2, 0), "n2": (0, 0)}

@@ -74,7 +74,11 @@ def test_every_declared_metric_is_found() -> None:
     declarations = re.findall(r"^[A-Z_]+ = (?:Counter|Histogram)\(", COUNTED.read_text(encoding="utf-8"), re.MULTILINE)
 
     assert len(declared(COUNTED)) == len(declarations) > 10
-    assert {metric.name for metric in declared(READ_AT_SCRAPE)} == {"im_log_entries", "im_online_connections"}
+    assert {metric.name for metric in declared(READ_AT_SCRAPE)} == {
+        "im_log_entries",
+        "im_online_connections",
+        "im_online_users",
+    }
 
 
 def test_every_metric_says_its_meaning_in_a_comment() -> None:

@@ -3,17 +3,18 @@
 -- KEYS  1 log:toRedis   stream the entries go to
 --       2 lease:transfer  exists while a drainer looks at this shard
 --       3 wake:transfer   exists while a wake-up is on its way
---       4… DEDUP of each message, or "" where none is wanted
+--       4 log:toMongo, 5 log:toPush  when the stages behind fall as far back, no more is taken in
+--       6… DEDUP of each message, or "" where none is wanted
 -- ARGV  1 most entries the log may hold   2 expiry of DEDUP in seconds   3 expiry of the wake-up in ms
 --       4… for each message: conversation key, MsgData, operation id, answer to remember
 -- Returns {wake, outcome of each message}: wake 1 when the caller has to publish a wake-up;
 --       outcome 1 appended, 0 log full, or the first answer (string) when the message was seen before.
 -- Entry fields: k conversation key, m MsgData, o operation id.
 local log, limit, ttl = KEYS[1], tonumber(ARGV[1]), ARGV[2]
-local room = limit - redis.call('XLEN', log)
+local room = limit - math.max(redis.call('XLEN', log), redis.call('XLEN', KEYS[4]), redis.call('XLEN', KEYS[5]))
 local result, appended = {0}, false
-for i = 4, #KEYS do
-  local at = 4 + (i - 4) * 4
+for i = 6, #KEYS do
+  local at = 4 + (i - 6) * 4
   local seen = false
   if KEYS[i] ~= '' then seen = redis.call('GET', KEYS[i]) end
   if seen then
