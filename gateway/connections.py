@@ -14,6 +14,7 @@ from gateway.close import CloseReason
 from gateway.codecs import gzip_compressor
 from gateway.codecs.base import Codec, Response
 from imserver import metrics
+from imserver.actions.send import MAX_OPERATION_ID_CHARS
 from imserver.clock import now_ms
 
 logger = logging.getLogger(__name__)
@@ -89,16 +90,17 @@ class Connection:
 
     def expect_answer(self, operation_id: str) -> None:
         """A send is on its way to the log: its own push must not overtake its answer."""
-        self._unanswered[operation_id] += 1
+        self._unanswered[operation_id[:MAX_OPERATION_ID_CHARS]] += 1
 
     def answer(self, response: Response, *, expected: bool = False) -> None:
         """Write an answer; then the pushes that waited for it."""
         self._enqueue(self.encode(response))
         _ANSWERS_SENT.inc()
         if expected:
-            self._unanswered[response.operation_id] -= 1
-            if self._unanswered[response.operation_id] <= 0:
-                del self._unanswered[response.operation_id]
+            operation_id = response.operation_id[:MAX_OPERATION_ID_CHARS]
+            self._unanswered[operation_id] -= 1
+            if self._unanswered[operation_id] <= 0:
+                del self._unanswered[operation_id]
             while self._deferred and self._deferred[0][0] not in self._unanswered:
                 self._enqueue(self._deferred.popleft()[1])
 
@@ -111,6 +113,11 @@ class Connection:
                 self.close(close.SLOW_READER)
         else:
             self._enqueue(frame)
+
+    def push_now(self, frame: bytes) -> None:
+        """Write a frame that waits for no answer: the connection is about to be closed."""
+        _PUSHES_SENT.inc()
+        self._enqueue(frame)
 
     def send_text(self, text: str) -> None:
         self._enqueue_event({"type": "websocket.send", "text": text})
@@ -155,8 +162,17 @@ class Connection:
             self._queue.clear()
             self._closing = True
             logger.info("write failed", extra={"action": "write", "user_id": self.user_id, "error": repr(error)})
+            await self._close_broken()
         finally:
             self._writer = None
+
+    async def _close_broken(self) -> None:
+        """An open socket that no longer gets anything is worse than a closed one: its client would never come back."""
+        reason = close.INTERNAL_ERROR
+        try:
+            await self._send({"type": "websocket.close", "code": reason.code, "reason": reason.reason})
+        except Exception as error:  # noqa: BLE001  (it is closed already: that is what we wanted)
+            logger.debug("already closed", extra={"user_id": self.user_id, "error": repr(error)})
 
     async def drained(self) -> None:
         """Wait until everything that is queued was handed to the server."""

@@ -147,7 +147,10 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
             value = None
         kind = value.get("type") if isinstance(value, dict) else None
         if kind == "ping":
-            connection.send_text(orjson.dumps({"type": "pong", "body": value.get("body")}).decode())
+            try:
+                connection.send_text(orjson.dumps({"type": "pong", "body": value.get("body")}).decode())
+            except orjson.JSONEncodeError:  # nested deeper than it writes
+                connection.close(close.BAD_FRAME)
             return True
         if kind == "pong":
             return True

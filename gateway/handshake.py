@@ -130,7 +130,12 @@ def _build(
     for name, value in (("operationID", operation_id), ("token", token), ("sendID", user_id)):
         if not value:
             raise ConnectionArgsError(f"{name} is missing")
-    if not platform_id.isascii() or not platform_id.isdigit() or int(platform_id) not in PLATFORM_CLASS:
+    if (
+        len(platform_id) > 2
+        or not platform_id.isascii()
+        or not platform_id.isdigit()
+        or int(platform_id) not in PLATFORM_CLASS
+    ):
         raise ConnectionArgsError("platformID must be 1 to 11")
     try:
         codec = get_codec(sdk_type or "go")

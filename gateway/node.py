@@ -29,6 +29,14 @@ from imserver.webhooks.client import close_client
 
 logger = logging.getLogger(__name__)
 
+#: Time for what is queued to be written when the node goes away.
+LAST_WRITES_SECONDS = 2
+#: Heartbeats without an event of our own coming back over the channel layer, until it is taken for dead.
+SILENT_BEATS = 3
+#: A channel layer that hangs is left alone after this long.
+RESET_SECONDS = 5
+#: The node's message to itself.
+BEAT_EVENT = "node.beat"
 #: Frames that one turn of the event loop queues; far fewer than a connection's queue holds.
 FRAMES_PER_TURN = 32
 #: Name of the push stage's event (tasks/push/online.py).
@@ -46,13 +54,16 @@ class Node:
         self._heartbeat_seconds = config.node_heartbeat_ms / 1000
         self._drain_seconds = config.drain_seconds
         self._tasks: list[asyncio.Task[None]] = []
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._unheard_beats = 0
 
     async def start(self) -> None:
         """Listen on the channel layer and begin the heartbeat. Runs once."""
         if self._tasks:
             return
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._dispatch()), loop.create_task(self._beat())]
+        self._dispatcher = loop.create_task(self._dispatch())
+        self._tasks = [loop.create_task(self._beat())]
 
     async def drain(self) -> None:
         """Tell every client to reconnect, spread over DRAIN_SECONDS; then leave the routing table."""
@@ -63,10 +74,16 @@ class Node:
         for connection in connections:
             connection.close(close.RESTART)
             await asyncio.sleep(pause)
-        await asyncio.gather(*(connection.drained() for connection in connections))
-        for task in self._tasks:
+        if connections:
+            # A client that does not read holds up its own writer, and must not hold up the process.
+            writers = [asyncio.ensure_future(connection.drained()) for connection in connections]
+            _, slow = await asyncio.wait(writers, timeout=self._drain_seconds + LAST_WRITES_SECONDS)
+            for writer in slow:
+                writer.cancel()
+        tasks = [*self._tasks, *([self._dispatcher] if self._dispatcher else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.wait(tasks or [asyncio.ensure_future(asyncio.sleep(0))], timeout=LAST_WRITES_SECONDS)
         try:
             await Routes(get_async_redis()).leave(self.name)
         except redis.RedisError as error:
@@ -114,11 +131,26 @@ class Node:
                     await routes.register_many(
                         [(item.user_id, self._route_of(item)) for item in self.connections.all()]
                     )
-                self.is_running = True
-            except redis.RedisError as error:
+                await asyncio.wait_for(get_channel_layer().send(self.name, {"type": BEAT_EVENT}), RESET_SECONDS)
+                self._unheard_beats += 1
+                self.is_running = self._unheard_beats <= SILENT_BEATS
+                if not self.is_running:
+                    await self._reset_layer()
+            except (redis.RedisError, TimeoutError) as error:
                 self.is_running = False
                 logger.warning("heartbeat failed", extra={"action": "heartbeat", "error": repr(error)})
             await asyncio.sleep(self._heartbeat_seconds)
+
+    async def _reset_layer(self) -> None:
+        """Nothing comes through: subscribe anew. The layer thinks it is subscribed when its first attempt failed, and does
+        not notice a connection that died without a word."""
+        logger.error("channel layer is silent, subscribing anew", extra={"action": "reset_layer"})
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
+            await asyncio.wait([self._dispatcher], timeout=RESET_SECONDS)
+        await asyncio.wait_for(get_channel_layer().flush(), RESET_SECONDS)
+        self._unheard_beats = 0
+        self._dispatcher = asyncio.get_running_loop().create_task(self._dispatch())
 
     # -- dispatcher
 
@@ -139,6 +171,8 @@ class Node:
                 if number % FRAMES_PER_TURN == 0:
                     # Let the writers run: a queue that is full only because nobody could empty it is no slow reader.
                     await asyncio.sleep(0)
+        elif event["type"] == BEAT_EVENT:
+            self._unheard_beats = 0
         elif event["type"] == KICK_EVENT:
             self.kick(event["connections"])
         else:
@@ -160,7 +194,7 @@ class Node:
         for connection_id in connection_ids:
             connection = self.connections.get(connection_id)
             if connection is not None:
-                connection.push("", connection.encode(Response(ReqIdentifier.KICK_ONLINE)))
+                connection.push_now(connection.encode(Response(ReqIdentifier.KICK_ONLINE)))
                 connection.close(close.KICKED)
 
 

@@ -18,6 +18,14 @@ DENIAL_EXTENSION = "websocket.http.response"
 class Protocol(WebSocketProtocol):  # type: ignore[misc]
     _denial: dict[str, Any] | None = None
 
+    def sendMessage(self, *args: Any, **options: Any) -> None:  # noqa: N802
+        """The limit is for what clients send; autobahn would apply it to our answers too, and drop the long ones."""
+        limit, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+        try:
+            super().sendMessage(*args, **options)
+        finally:
+            self.maxMessagePayloadSize = limit
+
     def handle_reply(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "websocket.close" and self.state == self.STATE_OPEN:

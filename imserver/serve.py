@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,9 @@ SHUTDOWN_SECONDS = 5
 def serve(application: Any, port: int, *, on_start: Hook | None = None, on_stop: Hook | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Exits with a sentence when the port is taken."""
     config = get_config()
+    # A connection is a file; the usual soft limit of 1024 would end the party early.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _check_port(config.bind_host, port)
     run = _serve_uvicorn if config.gateway_server == "uvicorn" else _serve_daphne
     run(application, config.bind_host, port, on_start, on_stop)

@@ -19,7 +19,7 @@ from imserver.storage import conversations, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.conversations import NewConversation
 from imserver.storage.logs import DeadLetter, Entry, Lease
-from imserver.storage.msg_blocks import MsgBlockWriter, StoredMsgs
+from imserver.storage.msg_blocks import MsgBlockWriter, StoredMsgs, WriteFailed
 from tasks.drain import Stage, trace_of
 from tasks.receivers import Receivers
 from tasks.wakeup import wake
@@ -62,6 +62,12 @@ class Persist(Stage):
         except BSON_REFUSALS:
             self._set_aside(lease, entries)
             return
+        except WriteFailed as error:
+            if error.is_permanent:
+                self._set_aside(lease, entries)
+                return
+            metrics.PERSISTED.labels("failed").inc(work.count)
+            raise
         except Exception:
             metrics.PERSISTED.labels("failed").inc(work.count)
             raise
@@ -105,7 +111,9 @@ class Persist(Stage):
             seq = batch.first_seq + index
             try:
                 self._blocks.write([StoredMsgs(batch.conversation_id, seq, [document])])
-            except BSON_REFUSALS as error:
+            except (*BSON_REFUSALS, WriteFailed) as error:
+                if isinstance(error, WriteFailed) and not error.is_permanent:
+                    raise
                 alone = LogBatch(msgs=[sent.msgs[index]], operation_ids=[sent.operation_ids[index]])
                 fields_alone = {b"c": fields[b"c"], b"s": str(seq).encode(), b"b": alone.SerializeToString()}
                 dead.append(DeadLetter(f"not storable in MongoDB: {type(error).__name__}", fields_alone))

@@ -51,7 +51,7 @@ COMMIT_ATTEMPTS = 5
 #: What a number of MongoDB can hold.
 MOST_SEQ = 2**63 - 1
 #: MongoDB was away: how long it is not asked again, so that a batch does not wait for its time-out each time.
-MONGO_RETRY_SECONDS = 1.0
+MONGO_RETRY_SECONDS = 3.0
 #: Seqs that are to be left after a refill ahead.
 REFILL_AHEAD = 20
 

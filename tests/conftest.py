@@ -40,6 +40,8 @@ def servers() -> Iterator[EmbeddedServers]:
     """The embedded Valkey and MongoDB. A test that stops one must start it again."""
     with SERVERS:
         yield SERVERS
+        if clients.get_mongo_client.cache_info().currsize:
+            clients.get_mongo_client().close()
 
 
 @pytest.fixture(scope="session")

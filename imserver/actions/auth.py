@@ -41,6 +41,10 @@ warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
 ISSUED_AT_SLACK_SECONDS = 5
 
 
+#: Kicked tokens a user and platform keep, so that they are told 1506; older ones are unknown (1507) from then on.
+KICKED_TOKENS_KEPT = 30
+
+
 @dataclass(frozen=True, slots=True)
 class Claims:
     """Who a token speaks for. ``expires_at``: Unix seconds."""
@@ -152,6 +156,7 @@ async def _issue(user_id: str, platform_id: int) -> IssuedToken:
     alive: dict[int, list[tuple[int, str]]] = {}
     for platform, states in known.items():
         expired = []
+        kicked_before: dict[str, int] = {}
         for token, state in states.items():
             try:
                 claims = decode_token(token)
@@ -160,7 +165,11 @@ async def _issue(user_id: str, platform_id: int) -> IssuedToken:
                 continue
             if state == TokenState.NORMAL and claims.expires_at > now:
                 alive.setdefault(platform, []).append((claims.expires_at, token))
+            else:
+                kicked_before[token] = claims.expires_at
         await tokens.forget(user_id, platform, expired)
+        old = sorted((claims_at, token) for token, claims_at in kicked_before.items())
+        await tokens.forget(user_id, platform, [token for _, token in old[:-KICKED_TOKENS_KEPT]])
     ordered = {platform: [token for _, token in sorted(items)] for platform, items in alive.items()}
     kicked = tokens_to_kick(config.multi_login_policy, platform_id, ordered, config.max_tokens_per_end)
     for platform, losers in kicked.items():

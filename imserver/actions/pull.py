@@ -25,7 +25,11 @@ from imserver.storage.seq import get_max_seqs as get_cached_max_seqs
 from imserver.storage.seq_limits import Limits, SeqLimits
 
 #: A request may ask for this many messages altogether, so that one answer stays within a client's read limit.
-MOST_MSGS_PER_PULL = 1000
+MOST_MSGS_PER_PULL = 5000
+#: … and of one range at most the newest so many are given.
+MOST_MSGS_PER_RANGE = 1000
+#: 1007 looks into so many conversations at a time.
+LAST_MESSAGES_AT_ONCE = 50
 #: 1007 looks at this many of the newest messages for one that is not deleted.
 LAST_MESSAGE_LOOK_BACK = 20
 
@@ -116,6 +120,7 @@ async def pull_by_ranges(user_id: str, request: sdkws_pb2.PullMessageBySeqsReq) 
     bounds = await get_bounds(user_id, pullable)
     wanted: dict[str, list[int]] = {}
     is_end: dict[str, bool] = {}
+    total = 0
     for item in request.seqRanges:
         bound = bounds.get(item.conversationID)
         if bound is None:
@@ -125,13 +130,16 @@ async def pull_by_ranges(user_id: str, request: sdkws_pb2.PullMessageBySeqsReq) 
             continue
         if not is_notification_conversation(item.conversationID) and item.num > 0:
             begin = max(begin, end - item.num + 1)
+        # Long ranges (notifications after a long absence) are cut to their newest part: a refusal would end the client's sync.
+        begin = max(begin, end - MOST_MSGS_PER_RANGE + 1)
+        total += end - begin + 1
+        _check_size(total)
         seqs = wanted.setdefault(item.conversationID, [])
         seqs += range(begin, end + 1)
         if request.order == sdkws_pb2.PullOrderAsc:
             is_end[item.conversationID] = bound.max_seq <= item.end
         else:
             is_end[item.conversationID] = item.begin <= bound.min_seq
-    _check_size(wanted)
     msgs = await get_msgs(user_id, wanted)
     return _pull_response(wanted, msgs, is_end, {})
 
@@ -157,7 +165,7 @@ async def pull_by_seq_lists(user_id: str, request: msg_pb2.GetSeqMessageReq) -> 
                 is_end[item.conversationID], end_seq[item.conversationID] = True, bound.min_seq
             elif not descending and seq > bound.max_seq:
                 is_end[item.conversationID], end_seq[item.conversationID] = True, bound.max_seq
-    _check_size(wanted)
+    _check_size(sum(len(seqs) for seqs in wanted.values()))
     msgs = await get_msgs(user_id, wanted)
     return _pull_response(wanted, msgs, is_end, end_seq)
 
@@ -170,16 +178,26 @@ async def get_last_messages(user_id: str, request: msg_pb2.GetLastMessageReq) ->
         for conversation_id, bound in bounds.items()
     }
     answer = msg_pb2.GetLastMessageResp()
-    for conversation_id, msgs in (await get_msgs(user_id, wanted)).items():
-        for seq in wanted[conversation_id]:
-            raw = msgs.get(seq)
+    ids = list(wanted)
+    # A few conversations at a time: each may bring LAST_MESSAGE_LOOK_BACK messages, of which one is kept.
+    for at in range(0, len(ids), LAST_MESSAGES_AT_ONCE):
+        part = {conversation_id: wanted[conversation_id] for conversation_id in ids[at : at + LAST_MESSAGES_AT_ONCE]}
+        _pick_last(answer, part, await get_msgs(user_id, part))
+    return answer
+
+
+def _pick_last(
+    answer: msg_pb2.GetLastMessageResp, wanted: dict[str, list[int]], found: dict[str, dict[int, bytes]]
+) -> None:
+    for conversation_id, seqs in wanted.items():
+        for seq in seqs:
+            raw = found.get(conversation_id, {}).get(seq)
             if raw is None:
                 continue
             msg = sdkws_pb2.MsgData.FromString(raw)
             if msg.status < MsgStatus.DELETED:
                 answer.msgs[conversation_id].CopyFrom(msg)
                 break
-    return answer
 
 
 async def get_msgs(user_id: str, wanted: dict[str, list[int]]) -> dict[str, dict[int, bytes]]:
@@ -215,8 +233,8 @@ async def get_msgs(user_id: str, wanted: dict[str, list[int]]) -> dict[str, dict
     return found
 
 
-def _check_size(wanted: dict[str, list[int]]) -> None:
-    if sum(len(seqs) for seqs in wanted.values()) > MOST_MSGS_PER_PULL:
+def _check_size(total: int) -> None:
+    if total > MOST_MSGS_PER_PULL:
         raise ArgsError(f"more than {MOST_MSGS_PER_PULL} messages asked for at once")
 
 

@@ -22,6 +22,8 @@ from imserver.webhooks import policy
 MAX_CLIENT_MSG_ID_CHARS = 256
 MAX_OPERATION_ID_CHARS = 256
 MAX_OPTION_CHARS = 64
+#: An entry costs more in MongoDB than on the wire.
+MAX_MENTIONS = 1000
 #: A hundred messages share a document of 16 MiB.
 MAX_MSG_BYTES = 120_000
 
@@ -59,6 +61,8 @@ async def check_send(msg: MsgData, sender_id: str) -> None:
         raise ArgsError(f"clientMsgID is longer than {MAX_CLIENT_MSG_ID_CHARS} characters")
     if (msg.sessionType == SessionType.NOTIFICATION) != (msg.contentType == ContentType.OA_NOTIFICATION):
         raise ArgsError("sessionType 4 goes with contentType 1400, and only with it")
+    if len(msg.atUserIDList) > MAX_MENTIONS or "" in msg.atUserIDList:
+        raise ArgsError(f"atUserIDList names at most {MAX_MENTIONS} users, none of them empty")
     for option in msg.options:
         if not (option.isascii() and option.isalnum() and len(option) <= MAX_OPTION_CHARS):
             raise ArgsError("option names are letters and digits")

@@ -22,6 +22,18 @@ COLLECTION = "msg"
 DUPLICATE_KEY = 11000
 
 
+#: The document would be too large, or nested too deep: MongoDB says so every time.
+PERMANENT_CODES = frozenset({10334, 17280, 17419, 17420})
+
+
+class WriteFailed(Exception):
+    """MongoDB refused some writes. Holds their codes and not the driver's error, whose text is the messages' content."""
+
+    def __init__(self, codes: set[int]) -> None:
+        super().__init__(f"MongoDB refused writes with codes {sorted(codes)}")
+        self.is_permanent = codes <= PERMANENT_CODES
+
+
 class SeqsNotContiguous(ValueError):
     """Messages of one batch must have contiguous seqs."""
 
@@ -112,8 +124,9 @@ class MsgBlockWriter:
             self._collection.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
             failures = error.details["writeErrors"]
-            if any(failure["code"] != DUPLICATE_KEY for failure in failures):
-                raise
+            others = {failure["code"] for failure in failures} - {DUPLICATE_KEY}
+            if others or not failures:
+                raise WriteFailed(others) from None
             return {order[failure["index"]] for failure in failures}
         return set()
 
@@ -128,7 +141,10 @@ class MsgBlockWriter:
             )
             for (conversation_id, block), slots in blocks.items()
         ]
-        result = self._collection.bulk_write(operations, ordered=False)
+        try:
+            result = self._collection.bulk_write(operations, ordered=False)
+        except BulkWriteError as error:
+            raise WriteFailed({failure["code"] for failure in error.details["writeErrors"]}) from None
         if result.matched_count == len(operations):
             return None
         wanted = {f"{conversation_id}:{block}": (conversation_id, block) for conversation_id, block in blocks}

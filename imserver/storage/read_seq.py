@@ -20,7 +20,7 @@ from imserver.storage.scripts import get_script
 
 COLLECTION = "seq_user"
 #: A look-up of one document while messages wait.
-SEED_SECONDS = 1.0
+SEED_SECONDS = 0.3
 
 
 def dirty_field(conversation_id: str, user_id: str) -> str:

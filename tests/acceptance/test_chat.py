@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from imserver.protocol.conversations import single_conversation_id
+from imserver.protocol.gen import sdkws_pb2
 from tests.client import Api, Client, Connect, RequestRefused, text_message, text_of
 from tests.stack import Stack, wait_until
 
@@ -130,6 +131,9 @@ async def test_history_that_left_the_cache_comes_from_the_store(
         ({"recvID": ""}, 1001),
         ({"content": b"x" * 60_000}, 1009),
         ({"clientMsgID": "x" * 300}, 1001),
+        ({"atUserIDList": [""]}, 1001),
+        ({"atUserIDList": ["x"] * 1001}, 1001),
+        ({"options": {"a.b": True}}, 1001),
     ],
 )
 async def test_a_bad_message_is_refused_with_its_code_and_changes_nothing(
@@ -139,8 +143,9 @@ async def test_a_bad_message_is_refused_with_its_code_and_changes_nothing(
     await api.register(alice, bob)
     client = await connect(alice)
     msg = text_message(alice, bob, "bad")
-    for field, value in change.items():
-        setattr(msg, field, value)
+    msg.MergeFrom(sdkws_pb2.MsgData(**change))  # type: ignore[arg-type]
+    for field in change.keys() & {"content", "recvID"}:
+        setattr(msg, field, change[field])
 
     if code == 1009:
         await client.submit(1003, msg.SerializeToString())
@@ -242,3 +247,39 @@ async def test_the_app_server_sends_in_a_users_name(
     await receiver.until(lambda: receiver.chat_with(alice))
     (msg,) = receiver.chat_with(alice)
     assert (msg.serverMsgID, msg.msgFrom, text_of(msg)) == (data["serverMsgID"], 200, "from the app")
+
+
+async def test_an_answer_much_larger_than_a_client_may_send_arrives(
+    stack: Stack, api: Api, connect: Connect, names: Iterator[str]
+) -> None:
+    alice, bob = next(names), next(names)
+    await api.register(alice, bob)
+    client = await connect(alice)
+    text = "x" * 10_000
+    answers = [await client.submit(1003, text_message(alice, bob, text).SerializeToString()) for _ in range(120)]
+    await asyncio.gather(*answers)
+    await client.until(lambda: len(client.chat_with(bob)) >= 120)
+
+    msgs = await client.pull(single_conversation_id(alice, bob), 1, 120)
+
+    assert [text_of(msg) for msg in msgs] == [text] * 120
+    assert (await client.max_seqs())[single_conversation_id(alice, bob)] == 120
+
+
+async def test_asking_for_one_range_thousands_of_times_is_refused(
+    api: Api, connect: Connect, names: Iterator[str]
+) -> None:
+    alice, bob = next(names), next(names)
+    await api.register(alice, bob)
+    client = await connect(alice)
+    for number in range(10):
+        await client.send_text(bob, str(number))
+    await client.until(lambda: len(client.chat_with(bob)) >= 10)
+    conversation_id = single_conversation_id(alice, bob)
+    seq_range = sdkws_pb2.SeqRange(conversationID=conversation_id, begin=1, end=10, num=10)
+    request = sdkws_pb2.PullMessageBySeqsReq(userID=alice, seqRanges=[seq_range] * 1000)
+
+    with pytest.raises(RequestRefused) as refused:
+        await client.request(1002, request)
+
+    assert refused.value.code == 1001

@@ -15,9 +15,9 @@ import pytest
 
 from imserver.devservices.servers import EmbeddedServer, EmbeddedServers
 from imserver.protocol.conversations import single_conversation_id
-from tests.client import Api
+from tests.client import Api, Client
 from tests.resilient_client import Received, ResilientClient
-from tests.stack import Stack
+from tests.stack import Stack, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -313,3 +313,19 @@ async def test_chatting_goes_on_while_mongodb_is_away_and_is_stored_when_it_is_b
             await until_ready(own_stack.servers.mongo)
 
         await check_everything(own_stack, pairs)
+
+
+async def test_a_gateway_that_starts_while_redis_is_away_hears_pushes_afterwards(own_stack: Stack) -> None:
+    own_stack.kill_gateway()
+    own_stack.servers.stop_redis()
+    own_stack.start_gateway()
+    wait_until(lambda: "heartbeat failed" in own_stack.log("gateway0"), "the gateway to miss Redis")
+    own_stack.servers.start_redis()
+    own_stack.wait_gateway()
+
+    async with Api(own_stack.web_url) as api:
+        await api.register("early", "late")
+        token = await api.token("early")
+        async with Client(own_stack.gateway_url, "early", token) as client:
+            await client.send_text("late", "hello")
+            await client.until(lambda: client.chat_with("late"), SECONDS)
