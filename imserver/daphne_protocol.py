@@ -16,6 +16,7 @@ DENIAL_EXTENSION = "websocket.http.response"
 
 
 class Protocol(WebSocketProtocol):  # type: ignore[misc]
+    maxMessagePayloadSize: int  # noqa: N815  (autobahn's)
     _denial: dict[str, Any] | None = None
 
     def sendMessage(self, *args: Any, **options: Any) -> None:  # noqa: N802
