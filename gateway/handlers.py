@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 from gateway import close
 from gateway.codecs.base import Request, Response
 from gateway.connections import Connection
-from imserver.actions import pull, send
+from imserver.actions import presence, pull, send
 from imserver.constants import ReqIdentifier
 from imserver.errors import ArgsError, DatabaseUnavailable, IMError, InternalError, NoPermission, StorageUnavailable
 from imserver.protocol.gen import msg_pb2, push_pb2, sdkws_pb2
@@ -171,6 +171,16 @@ async def _set_background(connection: Connection, request: Request) -> bytes:
     return b""
 
 
+async def _get_online_status(_connection: Connection, request: Request) -> bytes:
+    """Answers how things stand now; later changes are not told yet."""
+    message = _parse(sdkws_pb2.SubUserOnlineStatus, request)
+    platforms = await presence.get_online_platforms(list(message.subscribeUserID))
+    tips = sdkws_pb2.SubUserOnlineStatusTips()
+    for user_id, platform_ids in platforms.items():
+        tips.subscribers.add(userID=user_id, onlinePlatformIDs=platform_ids)
+    return tips.SerializeToString()
+
+
 Handler = Callable[[Connection, Request], Awaitable[bytes]]
 
 HANDLERS: dict[int, Handler] = {
@@ -181,4 +191,5 @@ HANDLERS: dict[int, Handler] = {
     ReqIdentifier.GET_LAST_MESSAGE: _get_last_message,
     ReqIdentifier.LOGOUT: _logout,
     ReqIdentifier.SET_BACKGROUND: _set_background,
+    ReqIdentifier.SUB_USER_ONLINE_STATUS: _get_online_status,
 }

@@ -11,17 +11,31 @@ from channels.layers import get_channel_layer
 from imserver.actions.login_policy import must_leave
 from imserver.conf import get_config
 from imserver.constants import Platform
+from imserver.errors import ArgsError
 from imserver.storage.clients import get_async_redis
 from imserver.storage.routes import Route, Routes
 from imserver.storage.tokens import Tokens
 
 #: Handler of gateway/node.py that sends 2002 and closes.
 KICK_EVENT = "connections.kick"
+#: One request may ask for the online status of so many users.
+MOST_USERS_ASKED = 1000
 
 
 def token_digest(token: str) -> str:
     """Names a token in routes without giving it away."""
     return sha256(token.encode()).hexdigest()[:16]
+
+
+async def get_online_platforms(user_ids: list[str]) -> dict[str, list[int]]:
+    """Platforms on which each user is connected; an empty list is offline. Raises ArgsError."""
+    wanted = list(dict.fromkeys(user_ids))
+    if len(wanted) > MOST_USERS_ASKED:
+        raise ArgsError(f"online status of more than {MOST_USERS_ASKED} users asked for at once")
+    if not wanted:
+        return {}
+    found = await Routes(get_async_redis()).get_many(wanted)
+    return {user_id: sorted({route.platform_id for route in found[user_id]}) for user_id in wanted}
 
 
 async def kick(user_id: str, applies: Callable[[Route], bool]) -> int:

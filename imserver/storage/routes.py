@@ -69,16 +69,23 @@ class Routes:
 
     async def get(self, user_id: str) -> list[Route]:
         """Connections of a user on living nodes."""
-        found = [
-            Route.from_json(connection_id, record)
-            for connection_id, record in (await self._client.hgetall(keys.route(user_id))).items()
-        ]
-        nodes = {route.node for route in found}
+        return (await self.get_many([user_id]))[user_id]
+
+    async def get_many(self, user_ids: list[str]) -> dict[str, list[Route]]:
+        """Connections of each user on living nodes, in two round trips."""
+        pipe = self._client.pipeline(transaction=False)
+        for user_id in user_ids:
+            pipe.hgetall(keys.route(user_id))
+        found = {
+            user_id: [Route.from_json(connection_id, record) for connection_id, record in records.items()]
+            for user_id, records in zip(user_ids, await pipe.execute(), strict=True)
+        }
+        nodes = {route.node for routes in found.values() for route in routes}
         if not nodes:
-            return []
+            return found
         beats = await self._client.mget([keys.node(node) for node in nodes])
         alive = {node for node, beat in zip(nodes, beats, strict=True) if beat is not None}
-        return [route for route in found if route.node in alive]
+        return {user_id: [route for route in routes if route.node in alive] for user_id, routes in found.items()}
 
     async def beat(self, node: str, connections: int, users: int = 0) -> bool:
         """Say that a node lives; False when Redis did not know it (first beat, or Redis lost its data)."""

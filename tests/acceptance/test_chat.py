@@ -283,3 +283,18 @@ async def test_asking_for_one_range_thousands_of_times_is_refused(
         await client.request(1002, request)
 
     assert refused.value.code == 1001
+
+
+async def test_online_status_is_answered_for_every_user_asked_for(
+    api: Api, connect: Connect, names: Iterator[str]
+) -> None:
+    alice, bob, carol = next(names), next(names), next(names)
+    await api.register(alice, bob, carol)
+    client = await connect(alice)
+    await connect(bob, platform_id=1)
+    await connect(bob, platform_id=5)
+
+    data = await client.request(2005, sdkws_pb2.SubUserOnlineStatus(subscribeUserID=[bob, carol]))
+
+    told = sdkws_pb2.SubUserOnlineStatusTips.FromString(data).subscribers
+    assert {item.userID: list(item.onlinePlatformIDs) for item in told} == {bob: [1, 5], carol: []}
