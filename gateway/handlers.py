@@ -7,23 +7,22 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import redis
 from google.protobuf.message import DecodeError, Message
-from pymongo.errors import PyMongoError
 
 from gateway import close
 from gateway.codecs.base import Request, Response
 from gateway.connections import Connection
 from imserver.actions import presence, pull, send
+from imserver.actions.failures import as_im_error
 from imserver.constants import ReqIdentifier
-from imserver.errors import ArgsError, DatabaseUnavailable, IMError, InternalError, NoPermission, StorageUnavailable
+from imserver.errors import ArgsError, InternalError, NoPermission
 from imserver.protocol.gen import msg_pb2, push_pb2, sdkws_pb2
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
-#: Sends of one connection that may be on their way to the log at once; more wait in the socket.
+#: Sends of one connection that may be on their way to the log at once; the next is not looked at before one is through.
 MOST_SENDS_IN_FLIGHT = 64
 
 
@@ -66,7 +65,7 @@ class Session:
         try:
             msg = _parse(sdkws_pb2.MsgData, request)
             future = await send.submit(msg, connection.user_id, request.operation_id, entrance="ws")
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  (as above: a send is answered too)
             connection.answer(self._failure(request, error))
             return
         connection.expect_answer(request.operation_id)
@@ -81,7 +80,7 @@ class Session:
         future.add_done_callback(finish)
 
     def _failure(self, request: Request, error: BaseException) -> Response:
-        known = _as_im_error(error)
+        known = as_im_error(error)
         level = logging.ERROR if isinstance(known, InternalError) else logging.INFO
         logger.log(
             level,
@@ -103,16 +102,6 @@ class Session:
             err_code=known.code,
             err_msg=f"{known.name}: {known.detail}" if known.detail else known.name,
         )
-
-
-def _as_im_error(error: BaseException) -> IMError:
-    if isinstance(error, IMError):
-        return error
-    if isinstance(error, redis.RedisError):
-        return StorageUnavailable("the message log is not reachable; try again")
-    if isinstance(error, PyMongoError):
-        return DatabaseUnavailable("the message store is not reachable; recent messages still work")
-    return InternalError("internal error")
 
 
 def _answer(request: Request, data: bytes) -> Response:

@@ -26,6 +26,7 @@ from imserver.constants import ReqIdentifier
 from imserver.storage.clients import close_async_clients, get_async_redis
 from imserver.storage.routes import Route, Routes
 from imserver.webhooks.client import close_client
+from tasks.names import PUSH_EVENT
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,6 @@ RESET_SECONDS = 5
 BEAT_EVENT = "node.beat"
 #: Frames that one turn of the event loop queues; far fewer than a connection's queue holds.
 FRAMES_PER_TURN = 32
-#: Name of the push stage's event (tasks/push/online.py).
-PUSH_EVENT = "push.frames"
 
 
 class Node:

@@ -17,6 +17,9 @@ SWEEP = "maintenance.sweep"
 FLUSH_READ_SEQS = "maintenance.flush_read_seqs"
 FORGET_DEAD_NODES = "maintenance.forget_dead_nodes"
 
+#: Channel-layer event that carries frames from the push stage to a gateway node.
+PUSH_EVENT = "push.frames"
+
 MAINTENANCE_QUEUE = "maintenance"
 
 

@@ -23,11 +23,10 @@ from imserver.conf import get_config
 from imserver.constants import ContentType, SessionType
 from imserver.errors import ArgsError
 from imserver.protocol.conversations import (
-    chat_conversation_id,
+    conversation_id_of,
     conversation_key,
     conversation_key_of,
     is_notification_conversation,
-    notification_twin,
 )
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
@@ -108,9 +107,7 @@ class _KeyLists:
 
     def add(self, msg: MsgData, raw: bytes, operation_id: str) -> None:
         notification, stored = is_notification(msg), is_stored(msg)
-        conversation_id = chat_conversation_id(msg)
-        if notification:
-            conversation_id = notification_twin(conversation_id)
+        conversation_id = conversation_id_of(msg)
         # A key names one conversation, but for ids that hold underscores: a group may be called a_b.
         of_kind = self.lists.setdefault((notification, stored), {})
         of_kind.setdefault(conversation_id, MsgList(conversation_id, stored)).add(msg, raw, operation_id)

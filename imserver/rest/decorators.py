@@ -12,24 +12,21 @@ from enum import Enum
 from typing import Any, TypeVar
 
 import orjson
-import redis
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from google.protobuf.message import Message
-from pymongo.errors import PyMongoError
 
 from imserver.actions import auth
 from imserver.actions.auth import Claims
+from imserver.actions.failures import as_im_error
 from imserver.conf import get_config
 from imserver.constants import Platform
 from imserver.errors import (
     ArgsError,
-    DatabaseUnavailable,
     IMError,
     InternalError,
     NoPermission,
-    StorageUnavailable,
 )
 from imserver.protocol.json_mapping import JsonMismatch, from_json, to_json
 
@@ -99,7 +96,7 @@ def route(who: Who) -> Callable[[Handler], View]:
             try:
                 data = await handler(await _read_call(request, operation_id, who))
             except Exception as error:  # noqa: BLE001  (every failure leaves in the envelope)
-                return _envelope(_as_im_error(error, operation_id, request.path))
+                return _envelope(_refusal(error, operation_id, request.path))
             return _envelope(None, data)
 
         view.__name__ = handler.__name__
@@ -135,18 +132,14 @@ async def _read_call(request: HttpRequest, operation_id: str, who: Who) -> Call:
     return call
 
 
-def _as_im_error(error: Exception, operation_id: str, path: str) -> IMError:
+def _refusal(error: Exception, operation_id: str, path: str) -> IMError:
+    """What the client is told; logged here."""
+    known = as_im_error(error)
     facts = {"action": "rest", "operation_id": operation_id, "path": path}
-    if isinstance(error, IMError):
-        known = error
-    elif isinstance(error, redis.RedisError):
-        known = StorageUnavailable("Redis is not reachable; try again")
-    elif isinstance(error, PyMongoError):
-        known = DatabaseUnavailable("MongoDB is not reachable; try again")
-    else:
+    if isinstance(known, InternalError):
         logger.error("request failed", extra=facts, exc_info=error)
-        return InternalError("internal error; the log has it under this operationID")
-    logger.info("request refused", extra={**facts, "code": known.code, "detail": known.detail})
+    else:
+        logger.info("request refused", extra={**facts, "code": known.code, "detail": known.detail})
     return known
 
 

@@ -20,13 +20,12 @@ from imserver.storage import routes
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.logs import DeadLetter, Entry, Lease
 from tasks.drain import Stage
+from tasks.names import PUSH_EVENT
 from tasks.push.layer import send_to_nodes
 from tasks.receivers import Receivers
 
 logger = logging.getLogger(__name__)
 
-#: Handler of gateway/node.py that writes frames to connections.
-PUSH_EVENT = "push.frames"
 LATE_MS = 10_000
 
 
