@@ -88,10 +88,10 @@ async def test_ten_thousand_messages_to_one_group_are_stored_contiguous_and_in_o
 ) -> None:
     owner, member = next(names), next(names)
     await api.register(owner, member)
-    group_id = await GroupApi(api, names).create(owner, member)
-    conversation_id = group_conversation_id(group_id)
     client = await connect(owner)
     receiver = await connect(member)
+    group_id = await GroupApi(api, names).create(owner, member)
+    conversation_id = group_conversation_id(group_id)
     await client.until(lambda: client.msgs[conversation_id])
     first = client.msgs[conversation_id][-1].seq + 1
     frames = []
