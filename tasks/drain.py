@@ -23,7 +23,8 @@ from imserver.clock import now_ms
 from imserver.conf import Config, get_config
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.storage import keys, logs
-from imserver.storage.clients import get_redis, new_redis
+from imserver.storage.clients import get_redis
+from imserver.storage.lean_redis import LeanRedis
 from imserver.storage.logs import Entry, Lease, LeaseLost
 from tasks.wakeup import wake
 
@@ -54,10 +55,28 @@ class Stage(ABC):
 
     #: How long to let entries gather before a batch is read. Only for a stage that nobody waits for.
     gather_ms = 0
+    #: Whether a drainer waits on empty logs before it gives its leases back.
+    lingers = True
 
     @abstractmethod
     def process(self, lease: Lease, entries: list[Entry]) -> None:
         """Raises LeaseLost when somebody else drains the shard now; any other exception means "try again later"."""
+
+    def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
+        """Apply what one read brought, a batch a shard; for each None, or what ``process`` would have raised.
+
+        A stage overrides it to share round trips. Raises redis.RedisError when Redis is away.
+        """
+        return [self._outcome_of(lease, entries) for lease, entries in batches]
+
+    def _outcome_of(self, lease: Lease, entries: list[Entry]) -> Exception | None:
+        try:
+            self.process(lease, entries)
+        except redis.RedisError:
+            raise
+        except Exception as error:  # noqa: BLE001  (one shard's trouble is handed to the runner, the others go on)
+            return error
+        return None
 
 
 def trace_of(entries: list[Entry]) -> dict[str, list[str]]:
@@ -130,6 +149,12 @@ class Runner:
             self._interrupt()
         return "handed over to this process's runner"
 
+    def is_reading(self, shard: int) -> bool:
+        """Whether a run waits for the log of this shard."""
+        with self._lock:
+            held = self._shards.get(shard)
+            return self._active is not None and held is not None and held.is_seen.is_set()
+
     def _interrupt(self) -> None:
         """End the runner's blocking read, so that it sees what changed."""
         client_id = self._blocking_client_id
@@ -148,8 +173,9 @@ class Runner:
         keeper = threading.Thread(target=self._keep_leases, args=(client, config, ended), daemon=True)
         keeper.start()
         try:
-            with closing(new_redis(single_connection=True)) as blocking:
-                self._blocking_client_id = int(blocking.client_id())
+            # Not repeated: on a new connection it would have another id, and nobody could end its wait.
+            with closing(LeanRedis(repeats=False)) as blocking:
+                self._blocking_client_id = int(blocking.call(("CLIENT", "ID")))
                 entries = self._loop(client, blocking, config)
         except redis.RedisError as error:
             # Redis is away. The leases expire by themselves; the sweep wakes the shards when it is back.
@@ -170,9 +196,10 @@ class Runner:
                 self._give_back(client, held.lease)
         return f"{entries} entries"
 
-    def _loop(self, client: redis.Redis, blocking: redis.Redis, config: Config) -> int:
+    def _loop(self, client: redis.Redis, blocking: LeanRedis, config: Config) -> int:
+        linger_seconds = config.linger_ms / 1000 if self._stage.lingers else 0.0
         slice_end = time.monotonic() + config.drain_slice_ms / 1000
-        linger_end = time.monotonic() + config.linger_ms / 1000
+        linger_end = time.monotonic() + linger_seconds
         handled = 0
         while True:
             now = self._progress_at = time.monotonic()
@@ -185,21 +212,20 @@ class Runner:
                 max(linger_end - now, 0.001),
                 *(max(held.retry_at - now, 0.001) for held in self._failing()),
             )
-            batch = self._read(blocking, ready, config, wait)
-            for held, entries in batch:
-                handled += self._handle(held, entries)
-                self._progress_at = time.monotonic()
-            now = time.monotonic()
-            if batch:
-                linger_end = now + config.linger_ms / 1000
+            batches = self._read(blocking, ready, config, wait)
+            if batches:
+                handled += self._handle(batches)
+            now = self._progress_at = time.monotonic()
+            if batches:
+                linger_end = now + linger_seconds
                 if self._stage.gather_ms:
                     self._stop.wait(self._stage.gather_ms / 1000)
             if self._stop.is_set() or now >= slice_end:
                 return handled
-            if not batch and now >= linger_end:
+            if not batches and now >= linger_end:
                 if self._retire(client):
                     return handled
-                linger_end = now + config.linger_ms / 1000
+                linger_end = now + linger_seconds
 
     def _ready(self, now: float) -> list[_Shard] | None:
         """Shards whose logs are to be read; None when no shard is left, and then the run is over."""
@@ -216,7 +242,7 @@ class Runner:
         return ready
 
     def _read(
-        self, blocking: redis.Redis, ready: list[_Shard], config: Config, wait: float
+        self, blocking: LeanRedis, ready: list[_Shard], config: Config, wait: float
     ) -> list[tuple[_Shard, list[Entry]]]:
         if not ready:
             self._stop.wait(wait)
@@ -226,40 +252,34 @@ class Runner:
         heads = logs.read_after(blocking, positions, config.batch_size, int(wait * 1000) or 1)
         return [(by_log[log], entries) for log, entries in heads if entries]
 
-    def _handle(self, held: _Shard, entries: list[Entry]) -> int:
-        stage, shard = self._stage.name, held.lease.shard
+    def _handle(self, batches: list[tuple[_Shard, list[Entry]]]) -> int:
+        """Returns how many entries were handled."""
         started = time.perf_counter()
-        oldest_ms = int(entries[0][0].partition(b"-")[0])
+        errors = self._process([(held.lease, entries) for held, entries in batches])
+        seconds = time.perf_counter() - started
+        handled = 0
+        for (held, entries), error in zip(batches, errors, strict=True):
+            if error is None:
+                self._note_success(held, entries, seconds)
+                handled += len(entries)
+            else:
+                self._note_failure(held, entries, error)
+        return handled
+
+    def _process(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
         try:
-            self._stage.process(held.lease, entries)
-        except LeaseLost:
-            metrics.LEASES_LOST.labels(stage).inc()
-            logger.warning(
-                "lease lost, batch left to its new owner",
-                extra={"action": "drain", "stage": stage, "shard": shard, **trace_of(entries)},
-            )
-            self._forget(held)
-            return 0
+            return self._stage.process_many(batches)
         except redis.RedisError:
             raise
         except Exception as error:
-            delay = self._back_off(held)
-            held.lease.waiting.clear()
-            held.position = logs.HEAD
-            metrics.RETRIES.labels(stage).inc()
-            logger.warning(
-                "batch failed, tried again later",
-                extra={
-                    "action": "drain",
-                    "stage": stage,
-                    "shard": shard,
-                    "delay": delay,
-                    "failures": held.failures,
-                    **trace_of(entries),
-                },
-                exc_info=error,
-            )
-            return 0
+            if len(batches) == 1:
+                return [error]
+            # One shard's trouble must not be that of all: each by itself.
+            logger.warning("shards tried one by one", extra={"stage": self._stage.name}, exc_info=error)
+            return [outcome for batch in batches for outcome in self._process([batch])]
+
+    def _note_success(self, held: _Shard, entries: list[Entry], seconds: float) -> None:
+        stage, shard = self._stage.name, held.lease.shard
         if held.lease.waiting:
             if held.retry_at <= time.monotonic():
                 self._back_off(held)
@@ -268,10 +288,37 @@ class Runner:
             held.failures = 0
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("batch done", extra={"action": "drain", "stage": stage, "shard": shard, **trace_of(entries)})
+        oldest_ms = int(entries[0][0].partition(b"-")[0])
         metrics.BATCH_ENTRIES.labels(stage).observe(len(entries))
-        metrics.BATCH_SECONDS.labels(stage).observe(time.perf_counter() - started)
+        metrics.BATCH_SECONDS.labels(stage).observe(seconds)
         metrics.BATCH_LAG_SECONDS.labels(stage).observe(max(now_ms() - oldest_ms, 0) / 1000)
-        return len(entries)
+
+    def _note_failure(self, held: _Shard, entries: list[Entry], error: Exception) -> None:
+        stage, shard = self._stage.name, held.lease.shard
+        if isinstance(error, LeaseLost):
+            metrics.LEASES_LOST.labels(stage).inc()
+            logger.warning(
+                "lease lost, batch left to its new owner",
+                extra={"action": "drain", "stage": stage, "shard": shard, **trace_of(entries)},
+            )
+            self._forget(held)
+            return
+        delay = self._back_off(held)
+        held.lease.waiting.clear()
+        held.position = logs.HEAD
+        metrics.RETRIES.labels(stage).inc()
+        logger.warning(
+            "batch failed, tried again later",
+            extra={
+                "action": "drain",
+                "stage": stage,
+                "shard": shard,
+                "delay": delay,
+                "failures": held.failures,
+                **trace_of(entries),
+            },
+            exc_info=error,
+        )
 
     def _failing(self) -> list[_Shard]:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from bson.errors import InvalidDocument, InvalidStringData
 from google.protobuf.message import DecodeError
@@ -18,8 +19,9 @@ from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import conversations, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.conversations import NewConversation
-from imserver.storage.logs import DeadLetter, Entry, Lease
+from imserver.storage.logs import DeadLetter, Entry, Lease, LeaseLost, ScriptCall
 from imserver.storage.msg_blocks import MsgBlockWriter, StoredMsgs, WriteFailed
+from imserver.storage.scripts import get_script
 from tasks.drain import Stage, trace_of
 from tasks.receivers import Receivers
 from tasks.wakeup import wake
@@ -72,8 +74,38 @@ class Persist(Stage):
             metrics.PERSISTED.labels("failed").inc(work.count)
             raise
         conversations.remember_ids(self._redis, {(item.owner_user_id, item.conversation_id) for item in work.new})
+        answer = get_script("trim").run(self._redis, *self._trim_call(lease, entries, work))
+        self._conclude(lease, work, answer)
+
+    def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
+        """One write and one round trip for all shards; what goes wrong is tried again by the runner, shard by shard."""
+        if len(batches) == 1:
+            return super().process_many(batches)
+        works = [self._parse(entries) for _lease, entries in batches]
+        self._blocks.write([batch for work in works for batch in work.batches])
+        new = [item for work in works for item in work.new]
+        conversations.create_records(self._database, new)
+        conversations.remember_ids(self._redis, {(item.owner_user_id, item.conversation_id) for item in new})
+        calls = [self._trim_call(lease, entries, work) for (lease, entries), work in zip(batches, works, strict=True)]
+        outcomes: list[Exception | None] = []
+        for (lease, _), work, answer in zip(
+            batches, works, get_script("trim").run_many(self._redis, calls), strict=True
+        ):
+            try:
+                self._conclude(lease, work, answer)
+            except LeaseLost as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        return outcomes
+
+    def _trim_call(self, lease: Lease, entries: list[Entry], work: Work) -> ScriptCall:
         is_hooked = webhooks.AFTER_SAVE in webhooks.enabled_after_kinds(self._database)
-        if lease.trim(self._redis, entries[-1][0], work.dead, to_webhook=work.saved if is_hooked else None):
+        hand_on = [{**fields, b"h": b"after_save"} for fields in work.saved] if is_hooked else []
+        return lease.trim_call(entries[-1][0], work.dead, next_stage="webhook", hand_on=hand_on)
+
+    def _conclude(self, lease: Lease, work: Work, answer: Any) -> None:
+        if lease.is_wake_due(answer):
             wake("webhook", lease.shard)
         metrics.PERSISTED.labels("ok").inc(work.count)
         if work.dead:

@@ -8,37 +8,36 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import redis
-from google.protobuf.message import DecodeError
 from pymongo.errors import PyMongoError
 
 from imserver import metrics
 from imserver.clock import now_ms
 from imserver.conf import get_config
-from imserver.constants import ContentType, SessionType
-from imserver.errors import ArgsError
+from imserver.constants import SessionType
 from imserver.protocol.conversations import (
-    conversation_id_of,
     conversation_key,
-    conversation_key_of,
     is_notification_conversation,
 )
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
-from imserver.protocol.options import is_notification, is_stored, split_send_msg
 from imserver.storage import conversations, keys, read_seq, webhooks
 from imserver.storage.clients import get_mongo, get_redis
-from imserver.storage.logs import DeadLetter, Entry, Lease, LeaseLost, next_entry_id
+from imserver.storage.lean_redis import Command, LeanRedis, error_in
+from imserver.storage.logs import Entry, Lease, LeaseLost, ScriptCall, next_entry_id
 from imserver.storage.read_seq import ReadSeqWriter
+from imserver.storage.route_finder import Whereabouts
 from imserver.storage.scripts import get_script
 from imserver.storage.seq import SeqAllocator, SeqUnavailable
 from tasks.drain import Stage
+from tasks.push.hooks import PushHooks
+from tasks.push.messages import Push
+from tasks.push.online import OnlinePusher, needs_stage
 from tasks.receivers import Receivers
+from tasks.sorting import Batch, MsgList, ReadReceipt, sort_batch
 from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
@@ -47,8 +46,6 @@ logger = logging.getLogger(__name__)
 COMMIT_ATTEMPTS = 5
 
 
-#: What a number of MongoDB can hold.
-MOST_SEQ = 2**63 - 1
 #: MongoDB was away: how long it is not asked again, so that a batch does not wait for its time-out each time.
 MONGO_RETRY_SECONDS = 3.0
 #: Seqs that are to be left after a refill ahead.
@@ -63,93 +60,40 @@ class MustWait(Exception):
         self.keys = conversation_keys
 
 
-@dataclass(slots=True)
-class MsgList:
-    """Messages of one conversation and one kind, in order."""
+#: Rounds of commits before a batch goes the long way: the first may find that ranges must be refilled.
+QUICK_ROUNDS = 2
 
-    conversation_id: str
-    is_stored: bool
-    msgs: list[MsgData] = field(default_factory=list)
-    raw: list[bytes] = field(default_factory=list)
-    operation_ids: list[str] = field(default_factory=list)
-
-    def add(self, msg: MsgData, raw: bytes, operation_id: str) -> None:
-        self.msgs.append(msg)
-        self.raw.append(raw)
-        self.operation_ids.append(operation_id)
-
-    def last_index_by_sender(self) -> dict[str, int]:
-        return {msg.sendID: index for index, msg in enumerate(self.msgs, start=1)}
+#: The commit script's first word.
+COMMITTED, REFILL_FIRST, LEASE_LOST, COMMITTED_BEFORE = 1, 0, -1, -2
+#: What it says of the push.
+WAKE_PUSH, PUSHES_ITSELF = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class ReadReceipt:
-    user_id: str
-    conversation_id: str
-    seq: int
+class CommitAnswer:
+    """What the commit script says when it did it. ``new`` and ``low``: numbers (1…) of lists."""
 
+    persist: bool
+    push: int
+    webhook: bool
+    last_push_id: bytes
+    first_seqs: list[int]
+    new: list[int]
+    low: list[int]
 
-@dataclass(slots=True)
-class Batch:
-    """What one batch of a shard comes to."""
-
-    lists: list[MsgList]
-    receipts: list[ReadReceipt]
-    dead: list[DeadLetter]
-    trigger_id: str
-
-
-class _KeyLists:
-    """The four kinds of one conversation key."""
-
-    def __init__(self) -> None:
-        self.lists: dict[tuple[bool, bool], dict[str, MsgList]] = {}
-
-    def add(self, msg: MsgData, raw: bytes, operation_id: str) -> None:
-        notification, stored = is_notification(msg), is_stored(msg)
-        conversation_id = conversation_id_of(msg)
-        # A key names one conversation, but for ids that hold underscores: a group may be called a_b.
-        of_kind = self.lists.setdefault((notification, stored), {})
-        of_kind.setdefault(conversation_id, MsgList(conversation_id, stored)).add(msg, raw, operation_id)
-
-    def in_order(self) -> Iterator[MsgList]:
-        """Chat before notification, so that a system line stands before the event that refers to it; transient first."""
-        for kind in ((False, False), (False, True), (True, False), (True, True)):
-            yield from self.lists.get(kind, {}).values()
-
-
-def sort_batch(entries: list[Entry], trigger_id: str) -> Batch:
-    """Steps 1 to 3: parse, read receipts, four kinds for each conversation key."""
-    by_key: dict[str, _KeyLists] = {}
-    receipts: dict[tuple[str, str], int] = {}
-    dead: list[DeadLetter] = []
-    for _entry_id, fields in entries:
-        if not fields.get(b"m"):
-            continue
-        try:
-            raw, operation_id = fields[b"m"], fields[b"o"].decode(errors="replace")
-            msg = MsgData.FromString(raw)
-            key = conversation_key_of(msg)
-        except (KeyError, DecodeError, ArgsError) as error:
-            dead.append(DeadLetter(f"not a message: {error!r}"[:200], fields))
-            continue
-        if msg.contentType == ContentType.HAS_READ_RECEIPT:
-            for receipt in _receipts_of(msg):
-                at = (receipt.user_id, receipt.conversation_id)
-                receipts[at] = max(receipt.seq, receipts.get(at, 0))
-        lists = by_key.setdefault(key, _KeyLists())
-        if is_notification(msg):
-            copy = split_send_msg(msg)
-            if copy is not None:
-                lists.add(copy, copy.SerializeToString(), operation_id)
-                raw = msg.SerializeToString()
-        lists.add(msg, raw, operation_id)
-    return Batch(
-        lists=[item for lists in by_key.values() for item in lists.in_order()],
-        receipts=[ReadReceipt(user, conversation, seq) for (user, conversation), seq in receipts.items()],
-        dead=dead,
-        trigger_id=trigger_id,
-    )
+    @classmethod
+    def parse(cls, answer: list[Any], lists: int) -> CommitAnswer:
+        _status, persist, push, webhook, last_push_id, *rest = answer
+        flagged = rest[lists:]
+        return cls(
+            persist=bool(persist),
+            push=push,
+            webhook=bool(webhook),
+            last_push_id=last_push_id,
+            first_seqs=rest[:lists],
+            new=[-number for number in flagged if number < 0],
+            low=[number for number in flagged if number > 0],
+        )
 
 
 def session_name(msg: MsgData) -> str:
@@ -161,27 +105,26 @@ def _key_of(entry: Entry) -> str:
     return entry[1].get(b"k", b"").decode(errors="replace")
 
 
-def _receipts_of(msg: MsgData) -> list[ReadReceipt]:
-    """The read seq that a 2200 message tells; only the sender's own, and only of the conversation it was sent in."""
-    try:
-        tips = orjson.loads(orjson.loads(msg.content)["detail"])
-        user_id, conversation_id = tips["markAsReadUserID"], tips["conversationID"]
-        seqs = [tips.get("hasReadSeq") or 0, *(tips.get("seqs") or ())]
-        if not all(isinstance(item, int) for item in seqs):
-            raise TypeError("seqs are whole numbers")
-        seq = min(max(seqs), MOST_SEQ)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        logger.warning("read receipt without usable content", extra={"action": "transfer", "send_id": msg.sendID})
-        return []
-    if seq <= 0 or user_id != msg.sendID or conversation_key(str(conversation_id)) != conversation_key_of(msg):
-        return []
-    return [ReadReceipt(user_id, conversation_id, seq)]
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch whose commit can be sent; ``receivers`` of each list's messages."""
+
+    number: int
+    lease: Lease
+    entries: list[Entry]
+    batch: Batch
+    receivers: list[list[list[str]]]
 
 
 class Transfer(Stage):
     name = "transfer"
 
-    def __init__(self) -> None:
+    def __init__(self, *, pushes: bool = False) -> None:
+        """
+        Args:
+            pushes: push by itself where nothing but handing over to the nodes is to be done (online.needs_stage). The
+                push log then only holds what a crash leaves behind.
+        """
         self._redis = get_redis()
         self._database = get_mongo()
         self._seqs = SeqAllocator(self._redis, self._database)
@@ -189,6 +132,10 @@ class Transfer(Stage):
         self._read_seqs = ReadSeqWriter(self._redis, self._database)
         self._config = get_config()
         self._mongo_away_until = 0.0
+        # A commit that ran before its answer got lost says so when it is sent again.
+        self._lean = LeanRedis(repeats=True)
+        self._pusher = OnlinePusher(self._redis, self._receivers) if pushes else None
+        self._push_hooks = PushHooks(self._database)
 
     def process(self, lease: Lease, entries: list[Entry]) -> None:
         while True:
@@ -212,27 +159,112 @@ class Transfer(Stage):
                 for item in batch.lists:
                     metrics.PROCESSED.labels(session_name(item.msgs[0]), "failed").inc(len(item.msgs))
                 raise
+            if answer is not None:
+                self._remember_new_conversations([batch.lists[number - 1] for number in answer.new])
             self._after_commit(lease, batch, answer)
             return
 
-    def _after_commit(self, lease: Lease, batch: Batch, answer: list[int] | None) -> None:
+    def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
+        """The usual case in two round trips for all shards: commit and ask where the receivers are; push and trim.
+
+        A range that is used up costs one more round. What needs more than that (MongoDB is away, conversations wait) goes
+        the long way of ``process``; the push stage then pushes it.
+        """
+        if self._pusher is None or needs_stage(self._push_hooks):
+            return super().process_many(batches)
+        pending = [
+            self._prepare(self._pusher, number, lease, entries)
+            for number, (lease, entries) in enumerate(batches)
+            if not lease.waiting
+        ]
+        quick: set[int] = set()
+        for _round in range(QUICK_ROUNDS):
+            if pending:
+                done, pending = self._commit_and_push(self._pusher, pending)
+                quick |= done
+        return [
+            None if number in quick else self._outcome_of(lease, entries)
+            for number, (lease, entries) in enumerate(batches)
+        ]
+
+    def _commit_and_push(self, pusher: OnlinePusher, prepared: list[Prepared]) -> tuple[set[int], list[Prepared]]:
+        """Returns the numbers of what is done, and what may be tried again because its ranges were refilled."""
+        answers, whereabouts = self._commit_all(pusher, prepared)
+        done: list[tuple[Prepared, CommitAnswer]] = []
+        again = []
+        for work, answer in zip(prepared, answers, strict=True):
+            if answer[0] == COMMITTED:
+                done.append((work, CommitAnswer.parse(answer, len(work.batch.lists))))
+            elif answer[0] == REFILL_FIRST and self._refill([work.batch.lists[at - 1] for at in answer[1:]]):
+                again.append(work)
+        if done:
+            # Before the push: who hears of a message may act on its conversation at once.
+            self._remember_new_conversations(
+                [work.batch.lists[number - 1] for work, committed in done for number in committed.new]
+            )
+            self._push(pusher, done, whereabouts)
+        for work, committed in done:
+            self._after_commit(work.lease, work.batch, committed)
+        return {work.number for work, _ in done}, again
+
+    def _prepare(self, pusher: OnlinePusher, number: int, lease: Lease, entries: list[Entry]) -> Prepared:
+        batch = sort_batch(entries, secrets.token_hex(8))
+        self._seed_read_seqs(batch.receipts)
+        receivers = [[pusher.receivers_of(msg) for msg in item.msgs] for item in batch.lists]
+        return Prepared(number, lease, entries, batch, receivers)
+
+    def _commit_all(self, pusher: OnlinePusher, prepared: list[Prepared]) -> tuple[list[list[Any]], Whereabouts]:
+        users = list({user for work in prepared for item in work.receivers for users in item for user in users})
+        commit = get_script("commit")
+        commands: list[Command] = [
+            commit.command(*self._script_arguments(work.lease, work.batch, work.entries, pushes=True))
+            for work in prepared
+        ]
+        commands += pusher.finder.questions(users)
+        answers = self._lean.round_trip(commands)
+        if commit.is_missing(answers):
+            commit.load(self._redis)
+            answers = self._lean.round_trip(commands)
+        error = error_in(answers)
+        if error is not None:
+            raise error
+        return answers[: len(prepared)], pusher.finder.read(users, answers[len(prepared) :])
+
+    @staticmethod
+    def _push(pusher: OnlinePusher, done: list[tuple[Prepared, CommitAnswer]], whereabouts: Whereabouts) -> None:
+        """Push what was committed under our push lease."""
+        pushes: list[Push] = []
+        trims: list[ScriptCall] = []
+        for work, answer in done:
+            if answer.push != PUSHES_ITSELF:
+                continue
+            for item, first_seq, receivers in zip(work.batch.lists, answer.first_seqs, work.receivers, strict=True):
+                for index, msg in enumerate(item.msgs):
+                    seq = first_seq + index if first_seq else 0
+                    pushes.append(
+                        Push(
+                            item.conversation_id, seq, msg, item.raw[index], item.operation_ids[index], receivers[index]
+                        )
+                    )
+            lease = Lease("push", work.lease.shard, work.lease.token)
+            trims.append(lease.trim_call(answer.last_push_id))
+        # An answer of 0 to a trim: the push lease ran out, and its new holder pushes once more. A push is a hint.
+        pusher.push(pushes, whereabouts, trims)
+
+    def _after_commit(self, lease: Lease, batch: Batch, answer: CommitAnswer | None) -> None:
         if answer is None:
             # The answer of a commit that did happen got lost; what it would have said is not known, so wake all.
             wake("persist", lease.shard)
             wake("push", lease.shard)
             wake("webhook", lease.shard)
             return
-        wake_persist, wake_push, wake_webhook, *rest = answer
-        flagged = [int(number) for number in rest[len(batch.lists) :]]
-        new, low = [-number for number in flagged if number < 0], [number for number in flagged if number > 0]
-        self._remember_new_conversations([batch.lists[number - 1] for number in new])
-        if wake_persist:
+        if answer.persist:
             wake("persist", lease.shard)
-        if wake_push:
+        if answer.push == WAKE_PUSH:
             wake("push", lease.shard)
-        if wake_webhook:
+        if answer.webhook:
             wake("webhook", lease.shard)
-        for number in low:
+        for number in answer.low:
             self._refill_ahead(batch.lists[number - 1])
         self._count(batch)
         logger.debug(
@@ -245,7 +277,7 @@ class Transfer(Stage):
             },
         )
 
-    def _commit(self, lease: Lease, batch: Batch, entries: list[Entry], *, leaves_some: bool) -> list[int] | None:
+    def _commit(self, lease: Lease, batch: Batch, entries: list[Entry], *, leaves_some: bool) -> CommitAnswer | None:
         """Step 4. Raises LeaseLost; MustWait when ranges cannot be refilled because MongoDB is away."""
         self._seed_read_seqs(batch.receipts)
         overdraft = 0
@@ -253,12 +285,13 @@ class Transfer(Stage):
             script_keys, args = self._script_arguments(
                 lease, batch, entries, overdraft=overdraft, leaves_some=leaves_some
             )
-            status, *rest = get_script("commit").run(self._redis, script_keys, args)
-            if status == 1:
-                return list(rest)
-            if status == -1:
+            answer = get_script("commit").run(self._redis, script_keys, args)
+            status, *rest = answer
+            if status == COMMITTED:
+                return CommitAnswer.parse(answer, len(batch.lists))
+            if status == LEASE_LOST:
                 raise LeaseLost(lease.key)
-            if status == -2:
+            if status == COMMITTED_BEFORE:
                 return None
             short = [batch.lists[number - 1] for number in rest]
             if not self._refill(short):
@@ -310,7 +343,14 @@ class Transfer(Stage):
         logger.warning(what, extra={"action": "transfer", "error": repr(error)[:300]})
 
     def _script_arguments(
-        self, lease: Lease, batch: Batch, entries: list[Entry], *, overdraft: int = 0, leaves_some: bool = False
+        self,
+        lease: Lease,
+        batch: Batch,
+        entries: list[Entry],
+        *,
+        overdraft: int = 0,
+        leaves_some: bool = False,
+        pushes: bool = False,
     ) -> tuple[list[Any], list[Any]]:
         shard = lease.shard
         script_keys: list[Any] = [
@@ -341,6 +381,8 @@ class Transfer(Stage):
             overdraft,
             self._config.seq_key_ttl_days * 86_400,
             "1" if webhooks.AFTER_SEND in webhooks.enabled_after_kinds(self._database) else "0",
+            "1" if pushes else "0",
+            self._config.lease_ms,
         ]
         removed = [entry_id for entry_id, _ in entries] if leaves_some else []
         args += (len(removed), *removed)
@@ -373,6 +415,8 @@ class Transfer(Stage):
 
     def _remember_new_conversations(self, new: list[MsgList]) -> None:
         """Step 5, the quick half: a login lists the conversation from now on. Persist writes the records."""
+        if not new:
+            return
         ids = set()
         for item in new:
             if not is_notification_conversation(item.conversation_id):

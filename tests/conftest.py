@@ -30,6 +30,7 @@ from imserver.storage import clients
 from imserver.storage.clients import Document
 from imserver.storage.indexes import ensure_indexes
 from tests.client import Api, Client, Connect
+from tests.node_probe import MakeNode, NodeProbe
 from tests.stack import Stack
 
 django.setup()
@@ -45,10 +46,25 @@ def servers() -> Iterator[EmbeddedServers]:
 
 
 @pytest.fixture(scope="session")
-def stack(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The product, running. Shared: tests use users of their own and may restart the gateway, but kill nothing else."""
+def shared_stack(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(servers, tmp_path_factory.mktemp("stack")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def gateway_server(request: pytest.FixtureRequest) -> str:
+    """The server of the gateway that tests connect to; set by ``on_both_servers``."""
+    return getattr(request, "param", conf.get_config().gateway_server)
+
+
+@pytest.fixture(scope="module")
+def stack(shared_stack: Stack, gateway_server: str) -> Iterator[Stack]:
+    """The product, running. Shared: tests use users of their own and may restart the gateway, but kill nothing else."""
+    if gateway_server == conf.get_config().gateway_server:
+        yield shared_stack
+    else:
+        with shared_stack.with_gateway(gateway_server, GATEWAY_SERVER=gateway_server) as running:
+            yield running
 
 
 @pytest.fixture
@@ -114,3 +130,16 @@ def database(config: conf.Config) -> Database[Document]:
 def names() -> Iterator[str]:
     """Makes user ids that no other test has: ``next(names)``."""
     return (f"u{secrets.token_hex(5)}" for _ in iter(int, 1))
+
+
+@pytest.fixture
+def make_node(redis_client: redis.Redis) -> Iterator[MakeNode]:
+    nodes: list[NodeProbe] = []
+
+    def make() -> NodeProbe:
+        nodes.append(NodeProbe(redis_client))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.close()

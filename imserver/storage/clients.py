@@ -45,18 +45,14 @@ def _redis_options() -> dict[str, Any]:
     }
 
 
-def new_redis(*, single_connection: bool = False) -> redis.Redis:
+def new_redis(*, url: str = "") -> redis.Redis:
     """A sync client of its own. The caller closes it.
 
     Args:
-        single_connection: one connection for its whole life, for who blocks on a read and may be unblocked by its id. It
-            does not reconnect by itself, for then it would have another id.
+        url: of another server than that of the data.
     """
     return redis.Redis.from_url(
-        get_config().redis_url,
-        single_connection_client=single_connection,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 0 if single_connection else 2),
-        **_redis_options(),
+        url or get_config().redis_url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **_redis_options()
     )
 
 

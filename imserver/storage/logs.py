@@ -6,6 +6,7 @@ Delivery promise: an entry is there until the script that applies its outcome re
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,21 @@ import redis.asyncio
 
 from imserver.conf import get_config
 from imserver.storage import keys
+from imserver.storage.lean_redis import LeanRedis
 from imserver.storage.scripts import get_script
 
 Entry = tuple[bytes, dict[bytes, bytes]]
+#: Keys and arguments of a script.
+ScriptCall = tuple[list[Any], list[Any]]
 
 #: The stages of the pipeline and the log each of them drains.
-STAGE_LOGS = {"transfer": keys.TO_REDIS, "persist": keys.TO_MONGO, "push": keys.TO_PUSH, "webhook": keys.TO_WEBHOOK}
+STAGE_LOGS = {
+    "transfer": keys.TO_REDIS,
+    "persist": keys.TO_MONGO,
+    "push": keys.TO_PUSH,
+    "webhook": keys.TO_WEBHOOK,
+    "offline_push": keys.TO_OFFLINE_PUSH,
+}
 
 
 class LeaseLost(Exception):
@@ -83,6 +93,8 @@ class Lease:
         self.key = keys.lease(stage, shard)
         self.log_name = STAGE_LOGS[stage]
         self.log = keys.log(self.log_name, shard)
+        #: A transfer drainer may hold the push lease of its shard too, by the same token (commit.lua).
+        self.companion = [keys.lease("push", shard)] if stage == "transfer" else []
         #: Conversation keys that cannot be handled now. A stage that adds one leaves all entries of that key in the log,
         #: in order; the runner reads on behind them and forgets the set when it is time to look at them again.
         self.waiting: set[str] = set()
@@ -96,47 +108,59 @@ class Lease:
 
     def renew(self, client: redis.Redis) -> None:
         """Raises LeaseLost."""
-        if not get_script("renew").run(client, [self.key], [self.token, get_config().lease_ms]):
+        if not get_script("renew").run(client, [self.key, *self.companion], [self.token, get_config().lease_ms]):
             raise LeaseLost(self.key)
 
     def release(self, client: redis.Redis, *, force: bool = False) -> int:
         """Give it back when the log is empty, or with ``force`` in any case; the answer is that of release.lua."""
         wake_key = keys.wake(self.stage, self.shard)
         args = [self.token, "1" if force else "0", keys.WAKE_TTL_MS]
-        return int(get_script("release").run(client, [self.key, self.log, wake_key], args))
+        return int(get_script("release").run(client, [self.key, self.log, wake_key, *self.companion], args))
 
     def trim(
         self,
         client: redis.Redis,
         last_entry_id: bytes,
-        dead: list[DeadLetter] | None = None,
+        dead: Sequence[DeadLetter] = (),
         *,
-        to_webhook: list[dict[bytes, bytes]] | None = None,
+        next_stage: str = "",
+        hand_on: Sequence[dict[bytes, bytes]] = (),
     ) -> bool:
-        """Remove the handled entries up to and with ``last_entry_id``; the given ones (by fields) go to the webhook stage.
+        """Remove the handled entries up to and with ``last_entry_id``; the given ones (by fields) go to another stage's log.
 
         Returns whether the caller has to wake that stage. Raises LeaseLost.
         """
-        dead = dead or []
-        args: list[Any] = [self.token, next_entry_id(last_entry_id), self.log_name, keys.WAKE_TTL_MS, len(dead)]
+        call = self.trim_call(last_entry_id, dead, next_stage=next_stage, hand_on=hand_on)
+        return self.is_wake_due(get_script("trim").run(client, *call))
+
+    def trim_call(
+        self,
+        last_entry_id: bytes,
+        dead: Sequence[DeadLetter] = (),
+        *,
+        next_stage: str = "",
+        hand_on: Sequence[dict[bytes, bytes]] = (),
+    ) -> ScriptCall:
+        """Keys and arguments of ``trim``, for who sends several in one round trip; ``is_wake_due`` reads the answer."""
+        args: list[Any] = [self.token, next_entry_id(last_entry_id), keys.WAKE_TTL_MS, len(dead)]
         for letter in dead:
-            args += (
-                letter.reason,
-                letter.fields.get(b"c", b""),
-                letter.fields.get(b"s", b""),
-                letter.fields.get(b"b", b""),
+            fields = {b"reason": letter.reason.encode(), b"origin": self.log_name.encode(), **letter.fields}
+            args += (2 * len(fields), *(part for pair in fields.items() for part in pair))
+        for entry in hand_on:
+            args += (2 * len(entry), *(part for pair in entry.items() for part in pair))
+        script_keys = [self.key, self.log, keys.log(keys.DEAD, self.shard)]
+        if next_stage:
+            script_keys += (
+                keys.log(STAGE_LOGS[next_stage], self.shard),
+                keys.lease(next_stage, self.shard),
+                keys.wake(next_stage, self.shard),
             )
-        for fields in to_webhook or ():
-            args += (fields[b"c"], fields[b"s"], fields[b"b"])
-        script_keys = [
-            self.key,
-            self.log,
-            keys.log(keys.DEAD, self.shard),
-            keys.log(keys.TO_WEBHOOK, self.shard),
-            keys.lease("webhook", self.shard),
-            keys.wake("webhook", self.shard),
-        ]
-        answer = get_script("trim").run(client, script_keys, args)
+        return script_keys, args
+
+    def is_wake_due(self, answer: Any) -> bool:
+        """What the trim script's answer says. Raises LeaseLost, and the exception that stands in an answer's place."""
+        if isinstance(answer, Exception):
+            raise answer
         if not answer:
             raise LeaseLost(self.key)
         return bool(answer == 2)
@@ -153,25 +177,28 @@ HEAD = b"0-0"
 
 
 def read_after(
-    client: redis.Redis, positions: dict[str, bytes], count: int, block_ms: int | None
+    client: LeanRedis, positions: dict[str, bytes], count: int, block_ms: int | None
 ) -> list[tuple[bytes, list[Entry]]]:
     """Up to ``count`` entries behind the position in each log (by key) that has any, waiting ``block_ms`` for the first."""
-    streams: dict[Any, Any] = dict(positions)
-    return client.xread(streams, count=count, block=block_ms) or []  # type: ignore[return-value]
+    block = () if block_ms is None else ("BLOCK", block_ms)
+    reply = client.call(("XREAD", "COUNT", count, *block, "STREAMS", *positions, *positions.values()))
+    return [
+        (log, [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries])
+        for log, entries in reply or ()
+    ]
 
 
 def sweep(client: redis.Redis, stage: str, shards: int) -> list[int]:
     """The shards of a stage that need a wake-up: entries wait and nobody is on the way."""
-    script = get_script("sweep")
-    return [
-        shard
+    calls: list[ScriptCall] = [
+        ([keys.lease(stage, shard), keys.log(STAGE_LOGS[stage], shard), keys.wake(stage, shard)], [keys.WAKE_TTL_MS])
         for shard in range(shards)
-        if script.run(
-            client,
-            [keys.lease(stage, shard), keys.log(STAGE_LOGS[stage], shard), keys.wake(stage, shard)],
-            [keys.WAKE_TTL_MS],
-        )
     ]
+    answers = get_script("sweep").run_many(client, calls)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return [shard for shard, is_due in enumerate(answers) if is_due]
 
 
 def lengths(client: redis.Redis) -> dict[tuple[str, int], int]:

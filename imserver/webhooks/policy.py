@@ -91,12 +91,21 @@ async def _modify(hooks: Hooks, msg: MsgData, operation_id: str) -> bool:
 
 
 async def _ask(hooks: Hooks, command: WebhookCommand, msg: MsgData, operation_id: str) -> dict[str, Any] | None:
-    """The answer of a hook that let the message through; None when it was not asked, or failed and is to fail open."""
     hook = hooks.by_command.get(command)
     if hook is None or msg.contentType in hook.denied_types:
         return None
+    return await ask_hook(hook, events.body_of(command, msg, operation_id), operation_id)
+
+
+async def ask_hook(hook: Hook, body: bytes, operation_id: str) -> dict[str, Any] | None:
+    """The answer (names in lower case) of a hook that said yes; None when it failed and is to fail open.
+
+    Raises:
+        WebhookRefused: it said no.
+        WebhookUnreachable, WebhookAnswerInvalid: it failed and is not set to fail open.
+    """
     try:
-        answer = _parse(await post(hook, events.body_of(command, msg, operation_id), operation_id))
+        answer = _parse(await post(hook, body, operation_id))
     except HookError as error:
         _fail(hook, WebhookUnreachable(f"the webhook {error}"), operation_id, cause=error)
         return None
@@ -104,7 +113,7 @@ async def _ask(hooks: Hooks, command: WebhookCommand, msg: MsgData, operation_id
         _fail(hook, WebhookAnswerInvalid(f"the webhook's answer {error}"), operation_id, cause=error)
         return None
     if answer["actioncode"] == 0 and answer["nextcode"] == _STOP:
-        metrics.WEBHOOK_DECISIONS.labels(command, "refused").inc()
+        metrics.WEBHOOK_DECISIONS.labels(hook.command, "refused").inc()
         raise WebhookRefused(answer["errcode"], answer["errmsg"], answer["errdlt"])
     return answer
 

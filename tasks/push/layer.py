@@ -1,4 +1,4 @@
-"""The channel layer for tasks: it lives on an event loop, tasks on threads, so each process has one loop thread."""
+"""An event loop for tasks, which run on threads: one loop thread a process, for the channel layer's receiving side."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, TypeVar
 
-from channels.layers import get_channel_layer
-
 T = TypeVar("T")
 
-#: A publish is one Redis call; what takes longer is an outage.
-SEND_TIMEOUT_SECONDS = 10
+#: What takes longer is an outage.
+TIMEOUT_SECONDS = 10
+
+_background: set[asyncio.Task[None]] = set()
 
 
 @cache
@@ -23,17 +23,13 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
+def run(coroutine: Coroutine[Any, Any, T], timeout_seconds: float = TIMEOUT_SECONDS) -> T:
     """Run a coroutine on the loop thread and wait for it. Raises what it raises, TimeoutError when it takes too long."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result(SEND_TIMEOUT_SECONDS)
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result(timeout_seconds)
 
 
-def send_to_nodes(events: dict[str, dict[str, Any]]) -> None:
-    """One channel-layer message to each node."""
-    run(_send_all(events))
-
-
-async def _send_all(events: dict[str, dict[str, Any]]) -> None:
-    layer = get_channel_layer()
-    for node, event in events.items():
-        await layer.send(node, event)
+def start(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Leave a coroutine running; called on the loop thread."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _background.add(task)
+    task.add_done_callback(_background.discard)

@@ -1,81 +1,51 @@
 """Online push: group a batch's receivers by gateway node, one channel-layer message a node.
 
 An online push is a hint: what it loses, the client's next pull brings. Per conversation, pushes leave in seq order.
+Who was not reached on a phone is handed on to the offline push stage.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import orjson
+import redis
 from google.protobuf.message import DecodeError
 from pymongo.errors import PyMongoError
 
 from imserver import metrics
-from imserver.clock import now_ms
-from imserver.protocol.frames import push_messages, with_seq
+from imserver.conf import get_config
+from imserver.constants import PUSH_TERMINALS, ContentType, Option, PushResult
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
-from imserver.storage import routes
+from imserver.protocol.options import is_on
 from imserver.storage.clients import get_mongo, get_redis
-from imserver.storage.logs import DeadLetter, Entry, Lease
+from imserver.storage.logs import DeadLetter, Entry, Lease, LeaseLost, ScriptCall
+from imserver.storage.route_finder import RouteFinder, Whereabouts
+from imserver.storage.scripts import get_script
 from tasks.drain import Stage
-from tasks.names import PUSH_EVENT
-from tasks.push.layer import send_to_nodes
+from tasks.push.hooks import PushHooks
+from tasks.push.messages import Push, count_late, events_for
+from tasks.push.nodes import NodeSender
+from tasks.push.results import ResultInbox
 from tasks.receivers import Receivers
+from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
 
-LATE_MS = 10_000
 
+class OnlinePusher:
+    """What the push stage, and transfer when it pushes by itself, share."""
 
-@dataclass(frozen=True, slots=True)
-class Push:
-    """One message for some users."""
+    def __init__(self, client: redis.Redis, receivers: Receivers) -> None:
+        self._receivers = receivers
+        self._sender = NodeSender(client)
+        self.finder = RouteFinder(client)
 
-    operation_id: str
-    payload: bytes
-    receivers: list[str]
-
-
-class OnlinePush(Stage):
-    name = "push"
-
-    def __init__(self) -> None:
-        self._redis = get_redis()
-        self._receivers = Receivers(self._redis, get_mongo())
-
-    def process(self, lease: Lease, entries: list[Entry]) -> None:
-        pushes: list[Push] = []
-        dead: list[DeadLetter] = []
-        for _entry_id, fields in entries:
-            try:
-                pushes += self._pushes_of(fields)
-            except (KeyError, ValueError, DecodeError) as error:
-                dead.append(DeadLetter(f"not a batch: {error!r}"[:200], fields))
-        by_node = routes.find_nodes(self._redis, {user for push in pushes for user in push.receivers})
-        events = {node: {"type": PUSH_EVENT, "frames": _frames_for(users, pushes)} for node, users in by_node.items()}
-        send_to_nodes(events)
-        lease.trim(self._redis, entries[-1][0], dead)
-        metrics.NODE_EVENTS.inc(len(events))
-        metrics.PUSHED.labels("handed to nodes").inc(len(pushes))
-        if dead:
-            metrics.DEAD_LETTERS.labels(self.name).inc(len(dead))
-
-    def _pushes_of(self, fields: dict[bytes, bytes]) -> list[Push]:
-        conversation_id, first_seq = fields[b"c"].decode(), int(fields[b"s"])
-        batch = LogBatch.FromString(fields[b"b"])
-        late_before = now_ms() - LATE_MS
-        pushes = []
-        for index, raw in enumerate(batch.msgs):
-            msg = MsgData.FromString(raw)
-            if msg.sendTime < late_before:
-                metrics.PUSHED_LATE.inc()
-            payload = push_messages(conversation_id, with_seq(raw, first_seq + index if first_seq else 0))
-            pushes.append(Push(batch.operation_ids[index], payload, self._receivers_of(msg)))
-        return pushes
-
-    def _receivers_of(self, msg: MsgData) -> list[str]:
+    def receivers_of(self, msg: MsgData) -> list[str]:
         try:
             return self._receivers.of(msg)
         except PyMongoError as error:
@@ -86,12 +56,149 @@ class OnlinePush(Stage):
             )
             return []
 
+    def push(
+        self,
+        pushes: Sequence[Push],
+        whereabouts: Whereabouts,
+        trims: list[ScriptCall],
+        *,
+        reply: dict[str, Any] | None = None,
+    ) -> tuple[set[str], list[Any]]:
+        """Send the nodes their messages and trim; returns the nodes that took theirs, and the trims' answers.
 
-def _frames_for(users: set[str], pushes: list[Push]) -> list[tuple[str, bytes, list[str]]]:
-    """What a node needs of a batch: [operation id, PushMessages, users on that node]."""
-    frames = []
+        Args:
+            reply: where the nodes send their results to (results.py); None when nobody asks.
+        """
+        events = events_for(whereabouts, pushes)
+        if reply is not None:
+            for event in events.values():
+                event.update(reply)
+        takers, answers = self._sender.send(events, trims)
+        metrics.NODE_EVENTS.inc(len(events))
+        metrics.PUSHED.labels("handed to nodes").inc(len(pushes))
+        count_late(push.msg for push in pushes)
+        return takers, answers
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a batch of a shard comes to."""
+
+    lease: Lease
+    last_entry_id: bytes
+    pushes: list[Push] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+
+class OnlinePush(Stage):
+    name = "push"
+
+    def __init__(self) -> None:
+        self._redis = get_redis()
+        self._pusher = OnlinePusher(self._redis, Receivers(self._redis, get_mongo()))
+        self._hooks = PushHooks(get_mongo())
+        self._inbox = ResultInbox()
+
+    @property
+    def lingers(self) -> bool:  # type: ignore[override]
+        """Where transfer pushes by itself, only what it left behind comes here, and it waits for the lease."""
+        return needs_stage(self._hooks)
+
+    def process(self, lease: Lease, entries: list[Entry]) -> None:
+        (outcome,) = self.process_many([(lease, entries)])
+        if outcome is not None:
+            raise outcome
+
+    def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
+        works = [self._parse(lease, entries) for lease, entries in batches]
+        for work in works:
+            work.pushes = self._hooks.apply(work.pushes)
+        pushes = [push for work in works for push in work.pushes]
+        whereabouts = self._pusher.finder.find(list({user for push in pushes for user in push.receivers}))
+        if not get_config().offline_push_vendor:
+            trims = [work.lease.trim_call(work.last_entry_id, work.dead) for work in works]
+            _, answers = self._pusher.push(pushes, whereabouts, trims)
+        else:
+            reached = self._push_and_hear(pushes, whereabouts)
+            trims = [
+                work.lease.trim_call(
+                    work.last_entry_id, work.dead, next_stage="offline_push", hand_on=_missed(work.pushes, reached)
+                )
+                for work in works
+            ]
+            answers = get_script("trim").run_many(self._redis, trims)
+        return [self._conclude(work, answer) for work, answer in zip(works, answers, strict=True)]
+
+    def _push_and_hear(self, pushes: list[Push], whereabouts: Whereabouts) -> set[str]:
+        """Push, and wait for what the nodes with phones say; returns the users whose phone took everything."""
+        concerned = {user for push in pushes if is_on(push.msg, Option.OFFLINE_PUSH) for user in push.receivers}
+        phones = {
+            node
+            for user in concerned
+            for node, platform in whereabouts.terminals.get(user, ())
+            if platform in PUSH_TERMINALS
+        }
+        if not phones:
+            self._pusher.push(pushes, whereabouts, [])
+            return set()
+        with self._inbox.open() as answer:
+            takers, _ = self._pusher.push(pushes, whereabouts, [], reply=answer.address)
+            results = answer.wait_for(phones & takers)
+        return {
+            user for (user, platform), code in results.items() if platform in PUSH_TERMINALS and code == PushResult.OK
+        }
+
+    def _conclude(self, work: _Work, answer: Any) -> Exception | None:
+        try:
+            if work.lease.is_wake_due(answer):
+                wake("offline_push", work.lease.shard)
+        except LeaseLost as error:
+            return error
+        if work.dead:
+            metrics.DEAD_LETTERS.labels(self.name).inc(len(work.dead))
+        return None
+
+    def _parse(self, lease: Lease, entries: list[Entry]) -> _Work:
+        work = _Work(lease, entries[-1][0])
+        for _entry_id, fields in entries:
+            try:
+                work.pushes += self._pushes_of(fields)
+            except (KeyError, ValueError, DecodeError) as error:
+                work.dead.append(DeadLetter(f"not a batch: {error!r}"[:200], fields))
+        return work
+
+    def _pushes_of(self, fields: dict[bytes, bytes]) -> list[Push]:
+        conversation_id, first_seq = fields[b"c"].decode(), int(fields[b"s"])
+        batch = LogBatch.FromString(fields[b"b"])
+        pushes = []
+        for index, raw in enumerate(batch.msgs):
+            msg = MsgData.FromString(raw)
+            seq = first_seq + index if first_seq else 0
+            receivers = self._pusher.receivers_of(msg)
+            pushes.append(Push(conversation_id, seq, msg, raw, batch.operation_ids[index], receivers))
+        return pushes
+
+
+def needs_stage(hooks: PushHooks) -> bool:
+    """Whether a push takes more than handing it to the nodes: an app server's word, or the decision on offline push."""
+    return bool(get_config().offline_push_vendor) or hooks.are_on()
+
+
+def _missed(pushes: list[Push], reached: set[str]) -> list[dict[bytes, bytes]]:
+    """Entries for the offline push stage: one a message that somebody, other than its sender, did not get on a phone."""
+    entries = []
     for push in pushes:
-        here = [user for user in push.receivers if user in users]
-        if here:
-            frames.append((push.operation_id, push.payload, here))
-    return frames
+        if not is_on(push.msg, Option.OFFLINE_PUSH) or push.msg.contentType == ContentType.TYPING:
+            continue
+        users = [user for user in push.receivers if user != push.msg.sendID and user not in reached]
+        if users:
+            entries.append(
+                {
+                    b"c": push.conversation_id.encode(),
+                    b"s": str(push.seq).encode(),
+                    b"m": push.raw,
+                    b"o": push.operation_id.encode(),
+                    b"u": orjson.dumps(users),
+                }
+            )
+    return entries

@@ -16,6 +16,7 @@ from pymongo.collection import Collection
 from imserver.conf import get_config
 from imserver.storage import logs
 from imserver.storage.clients import get_redis
+from imserver.storage.lean_redis import LeanRedis
 from imserver.storage.logs import Lease
 from imserver.storage.scripts import Script
 from tasks import persist, transfer
@@ -86,7 +87,8 @@ def run(stage: Stage, shard: int) -> None:
     client = get_redis()
     lease = Lease.acquire(client, stage.name, shard)
     assert lease is not None
-    while heads := logs.read_after(client, {lease.log: logs.HEAD}, 20, None):
+    lean = LeanRedis(repeats=True)
+    while heads := logs.read_after(lean, {lease.log: logs.HEAD}, 20, None):
         for _log, entries in heads:
             stage.process(lease, entries)
     lease.release(client)

@@ -20,7 +20,8 @@ from imserver.storage.clients import Document
 from imserver.storage.logs import Entry, Lease, LeaseLost
 from imserver.storage.scripts import get_script
 from imserver.storage.seq import SeqAllocator
-from tasks.transfer import Batch, Transfer, sort_batch
+from tasks.sorting import Batch, sort_batch
+from tasks.transfer import Transfer
 from tests.factories import (
     add_entries,
     make_msg,
@@ -39,7 +40,7 @@ SHARD = 0
 @pytest.fixture(autouse=True)
 def one_shard(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every conversation in one shard, so that one commit sees several."""
-    reconfigure(monkeypatch, shards=1)
+    reconfigure(monkeypatch, shards=1, lease_ms=60_000)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from imserver.conf import BASE_DIR, Config
 from imserver.constants import MSGS_PER_BLOCK
 from imserver.storage import keys, logs
 from imserver.storage.clients import Document
+from imserver.storage.lean_redis import LeanRedis
 from imserver.storage.logs import Lease
 from tasks.drain import Stage
 from tasks.persist import Persist
@@ -51,6 +52,7 @@ def run_child(config: Config, step: str, nth: int) -> int:
 
 def finish(client: redis.Redis, stage: Stage) -> None:
     """What the next drainer does after the dead one's lease ran out."""
+    lean = LeanRedis(repeats=True)
     for shard in range(SHARDS):
         found: list[Lease] = []
 
@@ -62,7 +64,7 @@ def finish(client: redis.Redis, stage: Stage) -> None:
 
         wait_until(take, "the lease of the dead drainer to run out")
         (lease,) = found
-        while heads := logs.read_after(client, {lease.log: logs.HEAD}, 500, None):
+        while heads := logs.read_after(lean, {lease.log: logs.HEAD}, 500, None):
             lease.renew(client)
             lease.waiting.clear()
             for _log, entries in heads:

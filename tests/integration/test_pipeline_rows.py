@@ -324,13 +324,13 @@ def test_every_stage_names_the_operations_of_a_batch_in_its_log_lines(
         transfer([make_msg("a", "b")])
     else:
         add_entries(redis_client, [make_msg("a", "b")])
-    monkeypatch.setattr(stage_class, "process", broken)
+    monkeypatch.setattr(stage_class, "process_many", broken)
     stage = stage_class()
     lease = Lease.acquire(redis_client, stage.name, 0)
     assert lease is not None
 
     with caplog.at_level(logging.DEBUG, logger="tasks.drain"):
-        Runner(stage)._handle(_Shard(lease), read_log(redis_client, STAGE_LOGS[stage.name], 0))
+        Runner(stage)._handle([(_Shard(lease), read_log(redis_client, STAGE_LOGS[stage.name], 0))])
 
     (record,) = (record for record in caplog.records if record.message == "batch failed, tried again later")
     assert record.operation_ids == ["op0"]  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from imserver.constants import Option
 from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.protocol.options import is_notification, is_stored
 from imserver.storage.logs import Entry
-from tasks.transfer import ReadReceipt, sort_batch
+from tasks.sorting import ReadReceipt, sort_batch
 from tests.factories import entry_fields, make_entries, make_msg, make_notification, make_receipt
 
 PEOPLE = ["a", "b", "c", "a_1"]

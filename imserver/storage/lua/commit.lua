@@ -7,7 +7,8 @@
 -- ARGV  1 lease token   2 first entry id of the batch   3 id to trim before   4 now in ms   5 cache expiry in seconds
 --       6 expiry of a wake-up in ms   7 number of lists   8 number of read receipts   9 number of dead letters
 --       10 seqs that may be handed out beyond the reserved range (MongoDB is away)   11 expiry of MALLOC_SEQ in seconds
---       12 "1": an after-send webhook is on   13 number of entries to remove one by one because others of the batch stay
+--       12 "1": an after-send webhook is on   13 "1": the caller pushes by itself when nobody else does
+--       14 expiry of a lease in ms   15 number of entries to remove one by one because others of the batch stay
 --       (0: trim before 3), then their ids
 --       then each list: conversation id, LogBatch, number of senders, number of messages (0: transient),
 --            each sender: SEQ_USER_READ key, user id, index (1…) of the sender's last message,   each message: MsgData
@@ -15,20 +16,21 @@
 --       then each dead letter: reason, k, m, o
 -- Returns {-1} lease lost · {-2} the batch was applied before (an answer got lost)
 --       {0, numbers of the lists whose seq range must be refilled first}: nothing was changed
---       {1, wake persist, wake push, wake webhook, first seq of each list (0: transient), then numbers of the lists that run
---       low, and, negative, of those whose conversation Redis did not know before}
+--       {1, wake persist, wake push (2: the caller holds the push lease by its own token, and pushes), wake webhook,
+--       id of the last entry in toPush, first seq of each list (0: transient), then numbers of the lists that run low, and,
+--       negative, of those whose conversation Redis did not know before}
 -- Stored in: toMongo and toPush entries {c conversation id, s first seq (0: transient), b LogBatch}, toMongo
 --       also {n 1: look after the conversation's records}, toWebhook also {h};
 --       MSG_CACHE:<block> {seq: MsgData}; SEQ_USER_READ; READ_DIRTY {conversation \n user: seq}.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {-1} end
 if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then return {-2} end
 local count, receipts, dead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local overdraft, removed = tonumber(ARGV[10]), tonumber(ARGV[13])
+local overdraft, removed = tonumber(ARGV[10]), tonumber(ARGV[15])
 -- A range with fewer seqs left is refilled before it is needed.
 local LOW = 20
 
 -- Only look: where does each list lie in ARGV, and is its range long enough?
-local at, lists, refill, ahead = 14 + removed, {}, {0}, {}
+local at, lists, refill, ahead = 16 + removed, {}, {0}, {}
 for i = 1, count do
   local malloc = KEYS[12 + i * 2]
   local list = {at = at, senders = tonumber(ARGV[at + 2]), count = tonumber(ARGV[at + 3]), malloc = malloc}
@@ -72,7 +74,16 @@ local function cache(prefix, first, from, n)
   flush()
 end
 
-local result, stored, hooked, low = {1, 0, 0, 0}, false, false, {}
+-- The push lease: ours as long as we push by ourselves and nothing older waits in the log, which would be overtaken.
+local pusher = redis.call('GET', KEYS[8])
+local pushes = ARGV[13] == '1' and count > 0 and (not pusher or pusher == ARGV[1]) and redis.call('XLEN', KEYS[4]) == 0
+if pushes and not pusher then
+  redis.call('SET', KEYS[8], ARGV[1], 'PX', ARGV[14])
+elseif not pushes and pusher == ARGV[1] then
+  redis.call('DEL', KEYS[8])
+end
+
+local result, stored, hooked, low = {1, 0, 0, 0, 0}, false, false, {}
 for i, list in ipairs(lists) do
   local conversation, batch, first = ARGV[list.at], ARGV[list.at + 1], 0
   if list.count > 0 then
@@ -93,7 +104,7 @@ for i, list in ipairs(lists) do
     redis.call('XADD', KEYS[3], '*', 'c', conversation, 's', first, 'b', batch, 'n', list.new and 1 or 0)
     stored = true
   end
-  redis.call('XADD', KEYS[4], '*', 'c', conversation, 's', first, 'b', batch)
+  result[5] = redis.call('XADD', KEYS[4], '*', 'c', conversation, 's', first, 'b', batch)
   -- Notifications never go to after-send webhooks.
   if ARGV[12] == '1' and string.sub(conversation, 1, 2) ~= 'n_' then
     redis.call('XADD', KEYS[11], '*', 'c', conversation, 's', first, 'b', batch, 'h', 'after_send')
@@ -113,7 +124,7 @@ for i = 0, dead - 1 do
     'k', ARGV[p + 1], 'm', ARGV[p + 2], 'o', ARGV[p + 3])
 end
 if removed > 0 then
-  redis.call('XDEL', KEYS[2], unpack(ARGV, 14, 13 + removed))
+  redis.call('XDEL', KEYS[2], unpack(ARGV, 16, 15 + removed))
 else
   redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
 end
@@ -123,7 +134,7 @@ local function due(lease, wake)
   return 0
 end
 if stored then result[2] = due(KEYS[6], KEYS[7]) end
-if count > 0 then result[3] = due(KEYS[8], KEYS[9]) end
+if pushes then result[3] = 2 elseif count > 0 then result[3] = due(KEYS[8], KEYS[9]) end
 if hooked then result[4] = due(KEYS[12], KEYS[13]) end
 for _, i in ipairs(low) do result[#result + 1] = i end
 return result

@@ -1,0 +1,103 @@
+"""What nodes answer to a push that was to be reported on: a result for every user and platform."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from channels.layers import get_channel_layer
+
+from imserver.conf import get_config
+from imserver.constants import PushResult
+from tasks.push import layer
+
+logger = logging.getLogger(__name__)
+
+#: A node that did not answer in time is not waited for again so soon: its users count as not reached.
+SILENT_SECONDS = 2.0
+
+#: (user, platform) -> result.
+Results = dict[tuple[str, int], PushResult]
+
+
+class Answer:
+    """The answers to one push."""
+
+    def __init__(self, address: dict[str, Any], silent_until: dict[str, float]) -> None:
+        #: What an event carries so that the node knows where to answer to.
+        self.address = address
+        self._silent_until = silent_until
+        self._results: Results = {}
+        self._heard: set[str] = set()
+        self._changed = threading.Condition()
+
+    def add(self, node: str, results: list[tuple[str, int, int]]) -> None:
+        with self._changed:
+            self._heard.add(node)
+            for user_id, platform_id, code in results:
+                at = (user_id, platform_id)
+                # Of several connections of a platform, on several nodes, one that took it is enough.
+                if self._results.get(at) != PushResult.OK:
+                    self._results[at] = PushResult(code)
+            self._changed.notify()
+
+    def wait_for(self, nodes: set[str]) -> Results:
+        """The results of these nodes; of those that do not answer within PUSH_RESULT_MS there are none."""
+        now = time.monotonic()
+        awaited = {node for node in nodes if self._silent_until.get(node, 0.0) <= now}
+        with self._changed:
+            self._changed.wait_for(lambda: awaited <= self._heard, get_config().push_result_ms / 1000)
+            silent = awaited - self._heard
+            for node in silent:
+                self._silent_until[node] = time.monotonic() + SILENT_SECONDS
+            results = dict(self._results)
+        if silent:
+            logger.warning("no result of a push", extra={"action": "push", "nodes": sorted(silent)})
+        return results
+
+
+class ResultInbox:
+    """This process's address for results, made at the first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._channel = ""
+        self._open: dict[int, Answer] = {}
+        self._next_id = 0
+        self._silent_until: dict[str, float] = {}
+
+    @contextmanager
+    def open(self) -> Iterator[Answer]:
+        """Answers to one push are taken in within the ``with`` block."""
+        with self._lock:
+            if not self._channel:
+                self._channel = layer.run(self._listen())
+            self._next_id += 1
+            number = self._next_id
+            answer = self._open[number] = Answer({"reply": self._channel, "id": number}, self._silent_until)
+        try:
+            yield answer
+        finally:
+            with self._lock:
+                del self._open[number]
+
+    async def _listen(self) -> str:
+        channel: str = await get_channel_layer().new_channel("push-results")
+        layer.start(self._receive(channel))
+        return channel
+
+    async def _receive(self, channel: str) -> None:
+        while True:
+            try:
+                event = await get_channel_layer().receive(channel)
+                with self._lock:
+                    answer = self._open.get(event["id"])
+                if answer is not None:
+                    answer.add(event["node"], event["results"])
+            except Exception as error:
+                # A wrong answer must not end the hearing of all others.
+                logger.error("result not understood", extra={"action": "push"}, exc_info=error)
