@@ -54,7 +54,12 @@ app.conf.update(
     beat_schedule={
         "wake shards that wait": {"task": names.SWEEP, "schedule": 1.0, "options": {"expires": 5}},
         "write read seqs": {"task": names.FLUSH_READ_SEQS, "schedule": 2.0, "options": {"expires": 10}},
-        "forget dead gateway nodes": {"task": names.FORGET_DEAD_NODES, "schedule": 10.0, "options": {"expires": 30}},
+        "forget dead gateway nodes": {"task": names.FORGET_DEAD_NODES, "schedule": 2.0, "options": {"expires": 10}},
+        "remove expired uploads": {
+            "task": names.REMOVE_EXPIRED_UPLOADS,
+            "schedule": 600.0,
+            "options": {"expires": 300},
+        },
     },
     beat_max_loop_interval=1,
 )

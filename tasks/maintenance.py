@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 
 from imserver.conf import get_config
-from imserver.storage import logs, process_health, read_seq, routes, webhook_waits
+from imserver.objects.cleaning import remove_expired
+from imserver.objects.stores import get_store
+from imserver.storage import logs, offline_waits, process_health, read_seq, routes, webhook_waits, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from tasks import names
 from tasks.celery import app
@@ -19,6 +21,7 @@ def sweep() -> int:
     """Repeat wake-ups that got lost: a shard whose log is not empty and that nobody drains. Returns how many."""
     client = get_redis()
     webhook_waits.add_ticks(client, get_config().shards)
+    offline_waits.add_ticks(client, get_config().shards)
     count = 0
     for stage in names.STAGES:
         for shard in logs.sweep(client, stage, get_config().shards):
@@ -42,5 +45,15 @@ def flush_read_seqs() -> int:
 
 @app.task(name=names.FORGET_DEAD_NODES)
 def forget_dead_nodes() -> int:
-    """Remove gateway nodes whose heartbeat ran out, and the routes to them."""
-    return routes.forget_dead_nodes(get_redis())
+    """Remove gateway nodes whose heartbeat ran out, and the routes to them: their users' new status is published."""
+    is_hooked = webhooks.AFTER_PRESENCE in webhooks.enabled_after_kinds(get_mongo())
+    count, shards = routes.forget_dead_nodes(get_redis(), is_hooked=is_hooked)
+    for shard in shards:
+        wake("webhook", shard)
+    return count
+
+
+@app.task(name=names.REMOVE_EXPIRED_UPLOADS)
+def remove_expired_uploads() -> int:
+    """Give up uploads of files that nobody finished. Returns how many. May run twice."""
+    return remove_expired(get_mongo(), get_store())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Stages in the order of the flow.
-STAGES = ("transfer", "persist", "push", "webhook")
+STAGES = ("transfer", "persist", "push", "webhook", "offline_push")
 
 #: Stage -> name of its Celery task. The task takes a shard number and nothing else.
 DRAIN_TASKS = {
@@ -11,14 +11,18 @@ DRAIN_TASKS = {
     "persist": "msg.persist",
     "push": "msg.push",
     "webhook": "msg.webhook",
+    "offline_push": "msg.offline_push",
 }
 
 SWEEP = "maintenance.sweep"
 FLUSH_READ_SEQS = "maintenance.flush_read_seqs"
 FORGET_DEAD_NODES = "maintenance.forget_dead_nodes"
+REMOVE_EXPIRED_UPLOADS = "maintenance.remove_expired_uploads"
 
 #: Channel-layer event that carries frames from the push stage to a gateway node.
 PUSH_EVENT = "push.frames"
+#: Channel-layer event that carries a node's results back.
+RESULTS_EVENT = "push.results"
 
 MAINTENANCE_QUEUE = "maintenance"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -11,15 +12,17 @@ from tasks import names
 from tasks.celery import app
 from tasks.drain import Runner, Stage
 from tasks.persist import Persist
+from tasks.push.offline import OfflinePush
 from tasks.push.online import OnlinePush
 from tasks.transfer import Transfer
 from tasks.webhooks import Webhooks
 
-STAGE_CLASSES: dict[str, type[Stage]] = {
-    "transfer": Transfer,
+STAGE_CLASSES: dict[str, Callable[[], Stage]] = {
+    "transfer": lambda: Transfer(pushes=True),
     "persist": Persist,
     "push": OnlinePush,
     "webhook": Webhooks,
+    "offline_push": OfflinePush,
 }
 
 
@@ -51,6 +54,12 @@ def push(shard: int) -> str:
 def webhook(shard: int) -> str:
     """Call the after hooks for the messages of a shard."""
     return get_runner("webhook").drain(shard)
+
+
+@app.task(name=names.DRAIN_TASKS["offline_push"])
+def offline_push(shard: int) -> str:
+    """Push the messages of a shard to devices that are not connected."""
+    return get_runner("offline_push").drain(shard)
 
 
 @worker_shutting_down.connect

@@ -27,7 +27,7 @@ from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.logs import DeadLetter, Entry, Lease
 from imserver.storage.webhook_waits import HookBatch, Line, LineOutcome, Settlement, Waiting
 from imserver.storage.webhooks import Hook, Hooks
-from imserver.webhooks import events
+from imserver.webhooks import events, presence_events
 from imserver.webhooks.client import HookFailed, HookRejected, post
 from tasks.drain import Stage
 
@@ -104,6 +104,31 @@ class Breaker:
         elif not self.is_down:
             self.failures += 1
             self.down_until = time.monotonic() + backoff_seconds(self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class HookCall:
+    """What a message of a batch becomes for its hook."""
+
+    hook: Hook
+    body: bytes
+    query: dict[str, str] = field(default_factory=dict)
+
+
+def _call_of(kind: str, batch: HookBatch, hooks: Hooks) -> HookCall | None:
+    """The call for the message a batch stands at; None when no hook wants it. Raises DecodeError, ValueError."""
+    if kind == webhooks.AFTER_PRESENCE:
+        event = presence_events.parse(batch.msg)
+        hook = hooks.by_command.get(event["command"])
+        if hook is None or not presence_events.is_wanted(hook, event):
+            return None
+        return HookCall(hook, presence_events.body_of(event, batch.operation_id))
+    msg = MsgData.FromString(batch.msg)
+    command = events.after_command(kind, msg)
+    hook = hooks.by_command.get(command) if command is not None else None
+    if command is None or hook is None or not events.is_wanted(hook, msg):
+        return None
+    return HookCall(hook, events.body_of(command, msg, batch.operation_id, batch.seq), events.query_of(command, msg))
 
 
 class HookDown(Exception):
@@ -194,17 +219,15 @@ class Webhooks(Stage):
     async def _run_one(self, work: Work, batch: HookBatch, hooks: Hooks) -> bool:
         """Call for the message a batch stands at; False when the line has to wait."""
         try:
-            msg = MsgData.FromString(batch.msg)
-        except DecodeError as error:
+            call = _call_of(work.line.kind, batch, hooks)
+        except (DecodeError, ValueError) as error:
             work.dead.append(batch.dead_letter(work.line, f"not a message: {error!r}"[:200], only_one=True))
             return True
-        command = events.after_command(work.line.kind, msg)
-        hook = hooks.by_command.get(command) if command is not None else None
-        if command is None or hook is None or not events.is_wanted(hook, msg):
+        if call is None:
             return True
-        body = events.body_of(command, msg, batch.operation_id, batch.seq)
+        command = call.hook.command
         try:
-            await self._call(hook, body, batch.operation_id, events.query_of(command, msg))
+            await self._call(call.hook, call.body, batch.operation_id, call.query)
         except HookRejected as error:
             work.dead.append(batch.dead_letter(work.line, f"{command} {error}", only_one=True))
         except (HookDown, HookFailed) as error:
@@ -214,7 +237,7 @@ class Webhooks(Stage):
             wait = backoff_seconds(max(batch.tries, 1))
             down = self._breaker(command).down_until - time.monotonic()
             work.due_ms = now_ms() + int(max(wait if batch.tries else 0, down) * 1000)
-            work.failure, work.retry_minutes = f"{command} {error}", hook.retry_minutes
+            work.failure, work.retry_minutes = f"{command} {error}", call.hook.retry_minutes
             return False
         return True
 

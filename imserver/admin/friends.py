@@ -1,4 +1,4 @@
-"""Friends, to look at: changing them takes notices and versions. Blocked users, to block and to unblock."""
+"""Friends and applications, to look at: changing them takes notices and versions. Blocked users, to block and to unblock."""
 
 from __future__ import annotations
 
@@ -11,21 +11,15 @@ from django.http import HttpRequest
 
 from imserver.admin.users import shown_time
 from imserver.clock import now_ms
-from imserver.models import Black, Friend, User
-from imserver.storage import user_facts
-from imserver.storage.clients import get_redis
+from imserver.models import Black, Friend, FriendRequest, User
+from imserver.storage import user_facts, versions
+from imserver.storage.blacks import blacks_of
+from imserver.storage.clients import get_mongo, get_redis
+from imserver.storage.versions import State
 
 
-@admin.register(Friend)
-class FriendAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("owner_user_id", "friend_user_id", "remark", "add_source", "since")
-    list_filter = ("add_source", "is_pinned")
-    search_fields = ("owner_user_id", "friend_user_id", "remark")
+class _LookOnly(admin.ModelAdmin):  # type: ignore[type-arg]
     list_per_page = 50
-
-    @admin.display(description="since")
-    def since(self, friend: Friend) -> str:
-        return shown_time(friend.create_time)
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         return False
@@ -35,6 +29,28 @@ class FriendAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def has_delete_permission(self, _request: HttpRequest, _obj: object = None) -> bool:
         return False
+
+
+@admin.register(Friend)
+class FriendAdmin(_LookOnly):
+    list_display = ("owner_user_id", "friend_user_id", "remark", "add_source", "since")
+    list_filter = ("add_source", "is_pinned")
+    search_fields = ("owner_user_id", "friend_user_id", "remark")
+
+    @admin.display(description="since")
+    def since(self, friend: Friend) -> str:
+        return shown_time(friend.create_time)
+
+
+@admin.register(FriendRequest)
+class FriendRequestAdmin(_LookOnly):
+    list_display = ("from_user_id", "to_user_id", "handle_result", "applied", "handler_user_id")
+    list_filter = ("handle_result",)
+    search_fields = ("from_user_id", "to_user_id")
+
+    @admin.display(description="applied")
+    def applied(self, request: FriendRequest) -> str:
+        return shown_time(request.create_time)
 
 
 class BlackForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -74,12 +90,21 @@ class BlackAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         black.operator_user_id = black.owner_user_id
         black.save()
         user_facts.forget_now(get_redis(), [black.owner_user_id])
+        _note(black, State.INSERT)
 
     def delete_model(self, _request: HttpRequest, black: Black) -> None:
         black.delete()
         user_facts.forget_now(get_redis(), [black.owner_user_id])
+        _note(black, State.DELETE)
 
     def delete_queryset(self, _request: HttpRequest, queryset: QuerySet[Black]) -> None:
-        owners = {black.owner_user_id for black in queryset}
+        blacks = list(queryset)
         queryset.delete()
-        user_facts.forget_now(get_redis(), owners)
+        user_facts.forget_now(get_redis(), {black.owner_user_id for black in blacks})
+        for black in blacks:
+            _note(black, State.DELETE)
+
+
+def _note(black: Black, state: State) -> None:
+    """For the owner's next sync."""
+    versions.record(get_mongo(), blacks_of(black.owner_user_id), {black.block_user_id: state})

@@ -59,7 +59,7 @@ class WebhookForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        if cleaned.get("command") in webhooks.BEFORE_COMMANDS:
+        if cleaned.get("command") in webhooks.BEFORE_COMMANDS | webhooks.PUSH_COMMANDS:
             if cleaned.get("attention_ids"):
                 self.add_error("attention_ids", "Before hooks are asked about every message: leave this empty.")
         elif cleaned.get("fail_open"):
