@@ -14,7 +14,7 @@ from gateway.close import CloseReason
 from gateway.codecs import gzip_compressor
 from gateway.codecs.base import Codec, Response
 from imserver import metrics
-from imserver.actions.send import MAX_OPERATION_ID_CHARS
+from imserver.actions.outgoing import MAX_OPERATION_ID_CHARS
 from imserver.clock import now_ms
 
 logger = logging.getLogger(__name__)
@@ -26,17 +26,22 @@ AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Connection:
-    """One accepted socket.
+    """One socket. What is queued before it is accepted waits for ``start``.
 
     Frames are written by one task at a time, in the order they were queued, so writes never interleave; the queue is
-    bounded, and a reader that lets it fill up is cut off: it gets everything by pull when it comes back.
+    bounded in frames and bytes, and a reader that lets it fill up is cut off: it gets everything by pull when it comes
+    back. A server holds up the writer while the client does not read, and cuts off one that has stopped altogether.
     """
 
     __slots__ = (
+        "_answered",
         "_closing",
         "_deferred",
-        "_limit",
+        "_is_accepted",
+        "_most_bytes",
+        "_most_frames",
         "_queue",
+        "_queued_bytes",
         "_send",
         "_unanswered",
         "_writer",
@@ -44,6 +49,7 @@ class Connection:
         "id",
         "is_background",
         "is_compressed",
+        "is_handling",
         "platform_id",
         "since_ms",
         "token",
@@ -59,7 +65,8 @@ class Connection:
         token: str,
         codec: Codec,
         is_compressed: bool,
-        queue_limit: int,
+        queue_frames: int,
+        queue_bytes: int,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.user_id = user_id
@@ -70,12 +77,25 @@ class Connection:
         self.is_background = False
         self.since_ms = now_ms()
         self._send = send
-        self._limit = queue_limit
+        self._most_frames = queue_frames
+        self._most_bytes = queue_bytes
         self._queue: deque[dict[str, Any]] = deque()
+        #: Of frames that are queued, deferred or being written.
+        self._queued_bytes = 0
+        self._is_accepted = False
         self._writer: asyncio.Task[None] | None = None
         self._closing = False
+        #: Set when the last answer is out; there while the node goes away and requests are not answered.
+        self._answered: asyncio.Event | None = None
+        #: A request is being handled whose answer is not queued yet.
+        self.is_handling = False
         self._unanswered: Counter[str] = Counter()
         self._deferred: deque[tuple[str, bytes]] = deque()
+
+    @property
+    def is_closing(self) -> bool:
+        """Nothing more is taken; what was queued may still be written."""
+        return self._closing
 
     @property
     def encoding(self) -> tuple[str, bool]:
@@ -85,6 +105,17 @@ class Connection:
     def encode(self, response: Response) -> bytes:
         frame = self.codec.encode_response(response)
         return gzip_compressor.compress(frame) if self.is_compressed else frame
+
+    def start(self) -> None:
+        """The server has accepted the socket: write what has been queued."""
+        self._is_accepted = True
+        if self._queue:
+            self._start_writer()
+
+    @property
+    def is_leaving(self) -> bool:
+        """It takes no more requests."""
+        return self._closing or self._answered is not None
 
     # -- answers and pushes
 
@@ -102,15 +133,24 @@ class Connection:
             if self._unanswered[operation_id] <= 0:
                 del self._unanswered[operation_id]
             while self._deferred and self._deferred[0][0] not in self._unanswered:
-                self._enqueue(self._deferred.popleft()[1])
+                frame = self._deferred.popleft()[1]
+                self._queued_bytes -= len(frame)
+                self._enqueue(frame)
+        self._close_if_answered()
+
+    def handled(self) -> None:
+        """The request that was being handled is through."""
+        self.is_handling = False
+        self._close_if_answered()
 
     def push(self, operation_id: str, frame: bytes) -> None:
         """Write a push, or keep it (and all behind it) until the answer of the same operation is out."""
         _PUSHES_SENT.inc()
         if self._deferred or operation_id in self._unanswered:
             self._deferred.append((operation_id, frame))
-            if len(self._deferred) > self._limit:
-                self.close(close.SLOW_READER)
+            self._queued_bytes += len(frame)
+            if len(self._deferred) > self._most_frames or self._queued_bytes > self._most_bytes:
+                self._cut_off()
         else:
             self._enqueue(frame)
 
@@ -123,15 +163,45 @@ class Connection:
         self._enqueue_event({"type": "websocket.send", "text": text})
 
     def close(self, reason: CloseReason) -> None:
-        """Close after what is queued was written; a slow reader's queue is dropped."""
+        """Close after what is queued was written; a slow reader's queue is dropped.
+
+        When the node goes away, requests that have begun are answered first, and no further ones are taken.
+        """
         if self._closing:
+            return
+        if reason is close.RESTART and (self._unanswered or self.is_handling):
+            self._answered = self._answered or asyncio.Event()
             return
         self._closing = True
         metrics.CLOSED.labels(reason.reason).inc()
         if reason is close.SLOW_READER:
             self._queue.clear()
+        self._deferred.clear()
         self._queue.append({"type": "websocket.close", "code": reason.code, "reason": reason.reason})
         self._start_writer()
+
+    def _close_if_answered(self) -> None:
+        if self._answered is not None and not self._unanswered and not self.is_handling:
+            self._end_waiting()
+            self.close(close.RESTART)
+
+    def _end_waiting(self) -> None:
+        if self._answered is not None:
+            self._answered.set()
+
+    def _cut_off(self) -> None:
+        logger.warning("slow reader cut off", extra={"action": "slow_reader", "user_id": self.user_id})
+        self.close(close.SLOW_READER)
+
+    def lost(self, code: int | None) -> None:
+        """The socket is gone; the server says with ``SLOW_READER`` that it had to abort it."""
+        if code == close.SLOW_READER.code and not self._closing:
+            self._cut_off()
+        self._closing = True
+        self._queue.clear()
+        self._deferred.clear()
+        self._unanswered.clear()
+        self._end_waiting()
 
     def _enqueue(self, frame: bytes) -> None:
         if self.codec.is_text and not self.is_compressed:
@@ -142,22 +212,28 @@ class Connection:
     def _enqueue_event(self, event: dict[str, Any]) -> None:
         if self._closing:
             return
-        if len(self._queue) >= self._limit:
-            logger.warning("slow reader cut off", extra={"action": "slow_reader", "user_id": self.user_id})
-            self.close(close.SLOW_READER)
+        size = _size(event)
+        # A single frame may be larger than the limit: an answer is as long as what was asked for.
+        if len(self._queue) >= self._most_frames or (
+            self._queued_bytes and self._queued_bytes + size > self._most_bytes
+        ):
+            self._cut_off()
             return
         self._queue.append(event)
+        self._queued_bytes += size
         self._start_writer()
 
     def _start_writer(self) -> None:
         # A task only while there is something to write: an idle connection costs none.
-        if self._writer is None:
+        if self._writer is None and self._is_accepted:
             self._writer = asyncio.get_running_loop().create_task(self._write())
 
     async def _write(self) -> None:
         try:
             while self._queue:
-                await self._send(self._queue.popleft())
+                event = self._queue.popleft()
+                await self._send(event)
+                self._queued_bytes -= _size(event)
         except Exception as error:  # noqa: BLE001  (servers raise what they like on a closed socket; the disconnect event follows)
             self._queue.clear()
             self._closing = True
@@ -175,9 +251,15 @@ class Connection:
             logger.debug("already closed", extra={"user_id": self.user_id, "error": repr(error)})
 
     async def drained(self) -> None:
-        """Wait until everything that is queued was handed to the server."""
+        """Wait until requests that have begun are answered, and everything that is queued was handed to the server."""
+        if self._answered is not None:
+            await self._answered.wait()
         while self._writer is not None:
             await asyncio.wait([self._writer])
+
+
+def _size(event: dict[str, Any]) -> int:
+    return len(event.get("bytes") or event.get("text") or b"")
 
 
 class ConnectionTable:
@@ -205,6 +287,9 @@ class ConnectionTable:
             of_user.pop(connection.id, None)
             if not of_user:
                 del self._by_user[connection.user_id]
+
+    def count_of_user(self, user_id: str) -> int:
+        return len(self._by_user.get(user_id, ()))
 
     def get(self, connection_id: str) -> Connection | None:
         return self._by_id.get(connection_id)

@@ -16,13 +16,15 @@ from channels.exceptions import StopConsumer
 
 from gateway import close, handlers
 from gateway.codecs import gzip_compressor
-from gateway.codecs.base import CodecError, Request
+from gateway.codecs.base import CodecError, Request, Response
 from gateway.connections import Connection
-from gateway.handshake import Handshake, HandshakeRefused, accept_handshake, result_json
+from gateway.handshake import Handshake, HandshakeRefused, accept_handshake, check_user_connections, result_json
 from gateway.node import get_node
+from gateway.rates import RequestRate, Verdict
 from imserver import metrics
 from imserver.actions import presence
 from imserver.conf import get_config
+from imserver.errors import TooManyRequests
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
             elif kind == "websocket.connect":
                 await self.websocket_connect()
             elif kind == "websocket.disconnect":
+                if self.connection is not None:
+                    self.connection.lost(message.get("code"))
                 raise StopConsumer
         except StopConsumer:
             raise
@@ -66,30 +70,48 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
         node, config = get_node(), get_config()
         try:
             handshake = await accept_handshake(self.scope, len(node.connections), config.max_connections)
+            routes = (await presence.get_connections([handshake.user_id]))[handshake.user_id]
+            check_user_connections(
+                handshake,
+                # This node's table is ahead of the routes: of two that come at once, the second sees the first.
+                node.connections.count_of_user(handshake.user_id)
+                + sum(1 for route in routes if route.node != node.name),
+                config.max_connections_per_user,
+            )
         except HandshakeRefused as refused:
             await self._refuse(refused)
             raise StopConsumer from refused
         if node.is_draining:
             await self.base_send({"type": "websocket.close", "code": close.RESTART.code})
             raise StopConsumer
-        await self.base_send({"type": "websocket.accept"})
-        self.connection = Connection(
+        # From the count to the table there is no waiting.
+        connection = Connection(
             self.base_send,
             user_id=handshake.user_id,
             platform_id=handshake.platform_id,
             token=handshake.token,
             codec=handshake.codec,
             is_compressed=handshake.is_compressed,
-            queue_limit=config.send_queue_frames,
+            queue_frames=config.send_queue_frames,
+            queue_bytes=config.send_queue_bytes,
         )
-        self.session = handlers.Session(self.connection)
+        node.connections.add(connection)
+        self.connection = connection
+        self.session = handlers.Session(connection)
+        self.rate = RequestRate(connection.user_id, config.requests_per_second, config.requests_per_second_per_user)
         if handshake.wants_result:
-            self.connection.send_text(result_json())
-        await self._join(self.connection, handshake)
+            connection.send_text(result_json())
+        try:
+            await self.base_send({"type": "websocket.accept"})
+        except OSError as error:  # gone already
+            raise StopConsumer from error
+        connection.start()
+        # A connection lives for days; what it was opened with (headers, query, token) need not.
+        self.scope.clear()
+        await self._join(connection, handshake)
 
     async def _join(self, connection: Connection, handshake: Handshake) -> None:
-        others = await get_node().join(connection)
-        kicked = await presence.kick_for_login(connection.user_id, connection.platform_id, connection.token, others)
+        kicked = await get_node().join(connection, handshake.operation_id)
         logger.info(
             "connected",
             extra={
@@ -123,29 +145,43 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def websocket_receive(self, message: dict[str, Any]) -> None:
         connection, session = self.connection, self.session
-        if connection is None or session is None:
+        if connection is None or session is None or connection.is_leaving:
             return
         metrics.FRAMES_RECEIVED.inc()
+        verdict = await self.rate.ask()
+        if verdict is Verdict.CLOSE:
+            connection.close(close.TOO_MANY_REQUESTS)
+            return
         frame: bytes | None = message.get("bytes")
         if frame is None:
             text: str = message.get("text") or ""
-            if self._is_control_text(connection, text):
+            if self._is_control_text(connection, text, is_answered=verdict is Verdict.ADMIT):
                 return
             frame = text.encode()
         if len(frame) > get_config().max_frame_bytes:
             connection.close(close.FRAME_TOO_BIG)
             return
         request = self._decode(connection, frame)
-        if request is not None:
+        if request is None:
+            return
+        if verdict is Verdict.REFUSE:
+            connection.answer(_too_many(request))
+            return
+        connection.is_handling = True
+        try:
             await session.handle(request)
+        finally:
+            connection.handled()
 
-    def _is_control_text(self, connection: Connection, text: str) -> bool:
+    def _is_control_text(self, connection: Connection, text: str, *, is_answered: bool) -> bool:
         """Text pings, and everything else that is not a request; true when nothing is left to do."""
         try:
             value = orjson.loads(text)
         except orjson.JSONDecodeError:
             value = None
         kind = value.get("type") if isinstance(value, dict) else None
+        if kind == "ping" and not is_answered:
+            return True
         if kind == "ping":
             try:
                 connection.send_text(orjson.dumps({"type": "pong", "body": value.get("body")}).decode())
@@ -174,3 +210,14 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
             connection.close(close.WRONG_SENDER)
             return None
         return request
+
+
+def _too_many(request: Request) -> Response:
+    error = TooManyRequests("send more slowly")
+    return Response(
+        request.req_identifier,
+        msg_incr=request.msg_incr,
+        operation_id=request.operation_id,
+        err_code=error.code,
+        err_msg=f"{error.name}: {error.detail}",
+    )

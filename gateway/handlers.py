@@ -12,7 +12,9 @@ from google.protobuf.message import DecodeError, Message
 from gateway import close
 from gateway.codecs.base import Request, Response
 from gateway.connections import Connection
-from imserver.actions import presence, pull, send
+from gateway.node import get_node
+from gateway.subscriptions import encode_tips
+from imserver.actions import device_tokens, pull, send
 from imserver.actions.failures import as_im_error
 from imserver.constants import ReqIdentifier
 from imserver.errors import ArgsError, InternalError, NoPermission
@@ -148,26 +150,26 @@ async def _get_last_message(connection: Connection, request: Request) -> bytes:
 
 
 async def _logout(connection: Connection, request: Request) -> bytes:
+    """The platform gets no offline pushes any more. The token stays good: the app may log in with it again."""
     message = _parse(push_pb2.DelUserPushTokenReq, request)
     _own(message.userID, connection)
+    await device_tokens.forget_token(connection.user_id, message.platformID or connection.platform_id)
     return b""
 
 
 async def _set_background(connection: Connection, request: Request) -> bytes:
     message = _parse(sdkws_pb2.SetAppBackgroundStatusReq, request)
     _own(message.userID, connection)
-    connection.is_background = message.isBackground
+    await get_node().set_background(connection, message.isBackground)
     return b""
 
 
-async def _get_online_status(_connection: Connection, request: Request) -> bytes:
-    """Answers how things stand now; later changes are not told yet."""
+async def _subscribe_online_status(connection: Connection, request: Request) -> bytes:
+    """Answers how things stand now; changes from then on are pushed."""
     message = _parse(sdkws_pb2.SubUserOnlineStatus, request)
-    platforms = await presence.get_online_platforms(list(message.subscribeUserID))
-    tips = sdkws_pb2.SubUserOnlineStatusTips()
-    for user_id, platform_ids in platforms.items():
-        tips.subscribers.add(userID=user_id, onlinePlatformIDs=platform_ids)
-    return tips.SerializeToString()
+    subscriptions = get_node().subscriptions
+    platforms = await subscriptions.change(connection, list(message.subscribeUserID), list(message.unsubscribeUserID))
+    return encode_tips(platforms)
 
 
 Handler = Callable[[Connection, Request], Awaitable[bytes]]
@@ -180,5 +182,5 @@ HANDLERS: dict[int, Handler] = {
     ReqIdentifier.GET_LAST_MESSAGE: _get_last_message,
     ReqIdentifier.LOGOUT: _logout,
     ReqIdentifier.SET_BACKGROUND: _set_background,
-    ReqIdentifier.SUB_USER_ONLINE_STATUS: _get_online_status,
+    ReqIdentifier.SUB_USER_ONLINE_STATUS: _subscribe_online_status,
 }

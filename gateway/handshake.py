@@ -69,6 +69,17 @@ async def accept_handshake(scope: dict[str, Any], connections: int, limit: int) 
     return handshake
 
 
+def check_user_connections(handshake: Handshake, connections: int, limit: int) -> None:
+    """Refuse one connection more than a user may have on all nodes.
+
+    Raises:
+        HandshakeRefused: 1601.
+    """
+    if connections >= limit:
+        error = TooManyConnections(f"the user has {connections} connections already, {limit} are allowed")
+        raise HandshakeRefused(error, in_frame=handshake.wants_result)
+
+
 def _parse(scope: dict[str, Any]) -> Handshake:
     query = {
         name: values[0]

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,14 +20,17 @@ from channels.layers import get_channel_layer
 from gateway import close
 from gateway.codecs.base import Response
 from gateway.connections import Connection, ConnectionTable
+from gateway.subscriptions import StatusSubscriptions
 from imserver import metrics
-from imserver.actions.presence import KICK_EVENT, token_digest
+from imserver.actions import presence
+from imserver.actions.presence import KICK_EVENT
 from imserver.conf import get_config
-from imserver.constants import ReqIdentifier
+from imserver.constants import PushResult, ReqIdentifier
 from imserver.storage.clients import close_async_clients, get_async_redis
-from imserver.storage.routes import Route, Routes
+from imserver.storage.route_finder import is_written_to
+from imserver.storage.routes import CHANGES_A_TRIP, Route, Routes, token_digest
 from imserver.webhooks.client import close_client
-from tasks.names import PUSH_EVENT
+from tasks.names import PUSH_EVENT, RESULTS_EVENT
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,12 @@ SILENT_BEATS = 3
 RESET_SECONDS = 5
 #: The node's message to itself.
 BEAT_EVENT = "node.beat"
+#: Every connection is compared with the routing table once in so many heartbeats (a minute) …
+BEATS_A_ROUND = 30
+#: … and so many at a heartbeat when the table was lost: the next heartbeat must not come too late.
+RESTORED_A_BEAT = 5000
+#: Connections that are registered and removed at the same time.
+CHANGES_AT_ONCE = 32
 #: Frames that one turn of the event loop queues; far fewer than a connection's queue holds.
 FRAMES_PER_TURN = 32
 
@@ -55,6 +65,16 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._dispatcher: asyncio.Task[None] | None = None
         self._unheard_beats = 0
+        self.subscriptions = StatusSubscriptions()
+        # Thousands come and go together when a node dies; they need not have a Redis connection each.
+        self._places = asyncio.Semaphore(CHANGES_AT_ONCE)
+        #: Ids of connections whose registration is on its way.
+        self._joining: set[str] = set()
+        #: Connection id -> user id of routes that are still to be removed.
+        self._unremoved: dict[str, str] = {}
+        #: Connections that this round of comparing has not come to.
+        self._unverified: list[Connection] = []
+        self._is_restoring = False
 
     async def start(self) -> None:
         """Listen on the channel layer and begin the heartbeat. Runs once."""
@@ -83,7 +103,9 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks or [asyncio.ensure_future(asyncio.sleep(0))], timeout=LAST_WRITES_SECONDS)
+        await self.subscriptions.close()
         try:
+            await presence.leave([(item.user_id, item.id) for item in self.connections.all()], self.name)
             await Routes(get_async_redis()).leave(self.name)
         except redis.RedisError as error:
             logger.warning(
@@ -93,20 +115,48 @@ class Node:
         await close_async_clients()
         self.is_running = False
 
-    async def join(self, connection: Connection) -> list[Route]:
-        """Register an accepted connection; returns the user's other connections."""
+    async def join(self, connection: Connection, operation_id: str) -> int:
+        """Register an accepted connection and apply the multi-login policy; returns how many others had to go."""
         self.connections.add(connection)
-        return await Routes(get_async_redis()).register(connection.user_id, self._route_of(connection))
+        self._joining.add(connection.id)
+        # What is on its way to Redis may arrive after all; who is cut off meanwhile must be removed after that.
+        return await asyncio.shield(self._register(connection, operation_id))
+
+    async def _register(self, connection: Connection, operation_id: str) -> int:
+        try:
+            async with self._places:
+                change = await presence.join(
+                    connection.user_id, self._route_of(connection), connection.token, operation_id
+                )
+        finally:
+            self._joining.discard(connection.id)
+        if self.connections.get(connection.id) is None:
+            await self._remove_route(connection)
+        elif change.is_refused:
+            self.kick([connection.id])
+        return len(change.kicked)
 
     async def leave(self, connection: Connection) -> None:
         self.connections.remove(connection)
+        self.subscriptions.drop(connection)
+        await self._remove_route(connection)
+
+    async def _remove_route(self, connection: Connection) -> None:
         try:
-            await Routes(get_async_redis()).remove(connection.user_id, [connection.id])
+            async with self._places:
+                await presence.leave([(connection.user_id, connection.id)], self.name)
         except redis.RedisError as error:
-            # The entry stays until its node dies or the user's next connection; it only costs a lookup.
+            # The heartbeat tries again.
+            self._unremoved[connection.id] = connection.user_id
             logger.warning(
                 "route not removed", extra={"action": "leave", "user_id": connection.user_id, "error": repr(error)}
             )
+
+    async def set_background(self, connection: Connection, is_background: bool) -> None:
+        """Write it where the push stage sees it. Raises redis.RedisError; then nothing was changed."""
+        route = replace(self._route_of(connection), is_background=is_background)
+        await presence.set_background(connection.user_id, route)
+        connection.is_background = is_background
 
     def _route_of(self, connection: Connection) -> Route:
         return Route(
@@ -125,11 +175,11 @@ class Node:
             try:
                 routes = Routes(get_async_redis())
                 known = await routes.beat(self.name, len(self.connections), self.connections.user_count)
-                if not known and self.connections:
-                    # Redis lost its data (or we were thought dead): put our connections back.
-                    await routes.register_many(
-                        [(item.user_id, self._route_of(item)) for item in self.connections.all()]
-                    )
+                if not known:
+                    # Redis lost its data, or we were thought dead: our routes may be gone.
+                    self._unverified, self._is_restoring = self.connections.all(), True
+                await self._verify()
+                await self.subscriptions.tidy()
                 await asyncio.wait_for(get_channel_layer().send(self.name, {"type": BEAT_EVENT}), RESET_SECONDS)
                 self._unheard_beats += 1
                 self.is_running = self._unheard_beats <= SILENT_BEATS
@@ -139,6 +189,34 @@ class Node:
                 self.is_running = False
                 logger.warning("heartbeat failed", extra={"action": "heartbeat", "error": repr(error)})
             await asyncio.sleep(self._heartbeat_seconds)
+
+    async def _verify(self) -> None:
+        """Compare our connections with the routing table, some at each heartbeat: put back what is missing, close who was
+        kicked without our hearing of it, remove who left while Redis was away."""
+        await self._remove_left()
+        if not self._unverified:
+            self._unverified = self.connections.all()
+        count = RESTORED_A_BEAT if self._is_restoring else -(-len(self.connections) // BEATS_A_ROUND)
+        while count > 0 and self._unverified:
+            some = self._unverified[-min(count, CHANGES_A_TRIP) :]
+            here = [item for item in some if self.connections.get(item.id) is item and item.id not in self._joining]
+            changes = await presence.restore(
+                [(item.user_id, self._route_of(item), item.token) for item in here], self.name
+            )
+            self.kick([item.id for item, change in zip(here, changes, strict=True) if change.is_refused])
+            # Who left meanwhile may have removed its route before we put it back.
+            self._unremoved.update((item.id, item.user_id) for item in here if self.connections.get(item.id) is None)
+            del self._unverified[-len(some) :]
+            count -= len(some)
+        await self._remove_left()
+        self._is_restoring = self._is_restoring and bool(self._unverified)
+
+    async def _remove_left(self) -> None:
+        left = dict(self._unremoved)
+        if left:
+            await presence.leave([(user_id, connection_id) for connection_id, user_id in left.items()], self.name)
+            for connection_id in left:
+                self._unremoved.pop(connection_id, None)
 
     async def _reset_layer(self) -> None:
         """Nothing comes through: subscribe anew. The layer thinks it is subscribed when its first attempt failed, and does
@@ -165,11 +243,7 @@ class Node:
 
     async def _handle(self, event: dict[str, Any]) -> None:
         if event["type"] == PUSH_EVENT:
-            for number, (operation_id, payload, user_ids) in enumerate(event["frames"], start=1):
-                self.push(operation_id, payload, user_ids)
-                if number % FRAMES_PER_TURN == 0:
-                    # Let the writers run: a queue that is full only because nobody could empty it is no slow reader.
-                    await asyncio.sleep(0)
+            await self._push_all(event)
         elif event["type"] == BEAT_EVENT:
             self._unheard_beats = 0
         elif event["type"] == KICK_EVENT:
@@ -177,16 +251,47 @@ class Node:
         else:
             logger.error("unknown event", extra={"action": "dispatch", "type": event["type"]})
 
-    def push(self, operation_id: str, payload: bytes, user_ids: list[str]) -> None:
-        """Write one PushMessages to the users' connections; encoded once for each encoding."""
+    async def _push_all(self, event: dict[str, Any]) -> None:
+        """Write a batch, and tell who sent it what came of it when that was asked for."""
+        results: dict[tuple[str, int], PushResult] = {}
+        for number, (operation_id, payload, user_ids) in enumerate(event["frames"], start=1):
+            self.push(operation_id, payload, user_ids, results)
+            if number % FRAMES_PER_TURN == 0:
+                # Let the writers run: a queue that is full only because nobody could empty it is no slow reader.
+                await asyncio.sleep(0)
+        if "reply" in event:
+            answer = {
+                "type": RESULTS_EVENT,
+                "id": event["id"],
+                "node": self.name,
+                "results": [[user_id, platform_id, int(code)] for (user_id, platform_id), code in results.items()],
+            }
+            await get_channel_layer().send(event["reply"], answer)
+
+    def push(
+        self, operation_id: str, payload: bytes, user_ids: list[str], results: dict[tuple[str, int], PushResult]
+    ) -> None:
+        """Write one PushMessages to the users' connections; encoded once for each encoding.
+
+        Args:
+            results: gets the worst of each user and platform: who missed one message of a batch was not reached.
+        """
         frames: dict[tuple[str, bool], bytes] = {}
         for connection in self.connections.of_users(user_ids):
+            at = (connection.user_id, connection.platform_id)
+            if not is_written_to(connection.platform_id, is_background=connection.is_background):
+                results[at] = PushResult.IOS_BACKGROUND
+                continue
             frame = frames.get(connection.encoding)
             if frame is None:
                 response = Response(ReqIdentifier.PUSH_MSG, operation_id=operation_id, data=payload)
                 frame = frames[connection.encoding] = connection.encode(response)
                 metrics.FRAMES_ENCODED.inc()
             connection.push(operation_id, frame)
+            if connection.is_closing:
+                results[at] = PushResult.FAILED
+            else:
+                results.setdefault(at, PushResult.OK)
 
     def kick(self, connection_ids: list[str]) -> None:
         """2002, then close."""

@@ -9,4 +9,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imserver.settings")
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
-application = ASGIStaticFilesHandler(get_asgi_application())
+django_application = get_asgi_application()
+
+from imserver.rest.stored import PartReceiver
+
+application = PartReceiver(ASGIStaticFilesHandler(django_application))

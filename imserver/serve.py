@@ -1,6 +1,7 @@
 """Runs an ASGI application on the configured server. The applications themselves depend on no server.
 
-``on_start`` runs once the event loop does, ``on_stop`` when SIGTERM or SIGINT arrived, while connections still live.
+``on_start`` runs once the event loop does, ``on_stop`` when SIGTERM or SIGINT arrived: nobody new is let in any more, and
+connections still live. Without ``on_stop`` the requests that have begun are finished, for at most GRACE_SECONDS.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from types import FrameType
 from typing import Any
 
 from imserver.conf import get_config
+from imserver.server_limits import (
+    CLOSE_SECONDS,
+    LAST_BYTES_SECONDS,
+    MAX_HEADER_BYTES,
+    PING_INTERVAL_SECONDS,
+    PING_TIMEOUT_SECONDS,
+)
 
 logger = logging.getLogger(__name__)
 
 Hook = Callable[[], Awaitable[None]]
 
-#: Server-side control pings keep browsers connected that send nothing themselves (protocol: every 27 s, idle limit 30 s).
-PING_INTERVAL_SECONDS = 27
-PING_TIMEOUT_SECONDS = 30
-#: Who has not finished the upgrade by then is dropped.
-HANDSHAKE_TIMEOUT_SECONDS = 10
-SHUTDOWN_SECONDS = 5
+#: An application that does not see that its connection is gone is cancelled after this.
+APPLICATION_CLOSE_SECONDS = 5
 
 
 def serve(application: Any, port: int, *, on_start: Hook | None = None, on_stop: Hook | None = None) -> None:
@@ -53,50 +57,32 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
     import uvicorn  # noqa: PLC0415  (each server is imported only where it runs: Daphne installs a reactor)
     import uvloop  # noqa: PLC0415
 
+    from imserver import uvicorn_protocol  # noqa: PLC0415
+
     config = get_config()
-
-    class Server(uvicorn.Server):
-        """Runs ``on_stop`` between the signal and uvicorn's own shutdown."""
-
-        loop: asyncio.AbstractEventLoop
-        _stopping: asyncio.Task[None] | None = None
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if on_stop is None or self._stopping is not None:
-                super().handle_exit(sig, frame)
-            else:
-                self.loop.call_soon_threadsafe(self._stop_soon, on_stop, sig, frame)
-
-        def _stop_soon(self, hook: Hook, sig: int, frame: FrameType | None) -> None:
-            async def stop() -> None:
-                try:
-                    await hook()
-                finally:
-                    uvicorn.Server.handle_exit(self, sig, frame)
-
-            self._stopping = self._stopping or self.loop.create_task(stop())
 
     async def main() -> None:
         if on_start is not None:
             await on_start()
-        server = Server(
-            uvicorn.Config(
-                application,
-                host=host,
-                port=port,
-                ws="websockets-sansio",
-                ws_max_size=config.max_frame_bytes * 2,
-                ws_ping_interval=PING_INTERVAL_SECONDS,
-                ws_ping_timeout=PING_TIMEOUT_SECONDS,
-                ws_per_message_deflate=False,
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            )
+        options = uvicorn.Config(
+            application,
+            host=host,
+            port=port,
+            http=uvicorn_protocol.HttpProtocol,
+            ws=uvicorn_protocol.WebSocketProtocol,
+            ws_max_size=config.max_frame_bytes * 2,
+            # The protocol pings by itself.
+            ws_ping_interval=None,
+            ws_ping_timeout=None,
+            ws_per_message_deflate=False,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=LAST_BYTES_SECONDS if on_stop is not None else config.grace_seconds,
         )
-        server.loop = asyncio.get_running_loop()
-        await server.serve()
+        await uvicorn_protocol.Server(options, on_stop).serve()
 
     try:
         uvloop.run(main())
@@ -106,7 +92,7 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
 
 
 def _serve_daphne(application: Any, host: str, port: int, on_start: Hook | None, on_stop: Hook | None) -> None:
-    from daphne.server import Server, reactor, twisted_loop  # noqa: PLC0415  (installs the reactor, so it is first)
+    from daphne.server import reactor, twisted_loop  # noqa: PLC0415  (installs the reactor, so it is first)
 
     from imserver import daphne_protocol  # noqa: PLC0415
 
@@ -115,18 +101,21 @@ def _serve_daphne(application: Any, host: str, port: int, on_start: Hook | None,
     config = get_config()
     tasks: set[asyncio.Task[None]] = set()
 
-    def spawn(hook: Hook | None, then: Callable[[], None] | None = None) -> None:
-        async def run() -> None:
-            try:
-                if hook is not None:
-                    await hook()
-            finally:
-                if then is not None:
-                    then()
-
-        task = twisted_loop.create_task(run())
+    def spawn(hook: Hook) -> None:
+        task: asyncio.Task[None] = twisted_loop.create_task(hook())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+    async def stop() -> None:
+        try:
+            await server.stop_listening()
+            if on_stop is not None:
+                await on_stop()
+                await server.finish_requests(LAST_BYTES_SECONDS)
+            else:
+                await server.finish_requests(config.grace_seconds)
+        finally:
+            reactor.stop()
 
     stopping = False
 
@@ -134,27 +123,33 @@ def _serve_daphne(application: Any, host: str, port: int, on_start: Hook | None,
         nonlocal stopping
         if not stopping:
             stopping = True
-            reactor.callFromThread(spawn, on_stop, reactor.stop)
+            reactor.callFromThread(spawn, stop)
 
     def on_ready() -> None:
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
-        spawn(on_start)
+        # Autobahn's own second is too short for a client that has yet to read what was sent before the close; and it would
+        # drop who breaks the protocol without telling why.
+        server.ws_factory.setProtocolOptions(closeHandshakeTimeout=CLOSE_SECONDS, failByDrop=False)
+        server.http_factory.timeOut = config.handshake_seconds
+        if on_start is not None:
+            spawn(on_start)
 
-    Server(
-        daphne_protocol.with_denial(application),
+    server = daphne_protocol.Server(
+        daphne_protocol.with_flow_control(application),
         endpoints=[f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}"],
         signal_handlers=False,
         # A day is Daphne's default; a chat connection may last longer.
         websocket_timeout=-1,
-        websocket_connect_timeout=HANDSHAKE_TIMEOUT_SECONDS,
-        websocket_handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
+        websocket_connect_timeout=config.handshake_seconds,
+        websocket_handshake_timeout=config.handshake_seconds,
         websocket_max_message_size=config.max_frame_bytes * 2,
         websocket_max_frame_size=config.max_frame_bytes * 2,
         ping_interval=PING_INTERVAL_SECONDS,
         ping_timeout=PING_TIMEOUT_SECONDS,
-        application_close_timeout=SHUTDOWN_SECONDS,
+        application_close_timeout=APPLICATION_CLOSE_SECONDS,
         server_name="imserver",
         verbosity=0,
         ready_callable=on_ready,
-    ).run()
+    )
+    server.run()

@@ -163,6 +163,11 @@ class Client:
         if self._reader is not None:
             await asyncio.wait([self._reader], timeout=ANSWER_SECONDS)
 
+    def abort(self) -> None:
+        """Go away without a word."""
+        if self._socket is not None:
+            self._socket.transport.abort()
+
     @property
     def socket(self) -> ClientConnection:
         assert self._socket is not None

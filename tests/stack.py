@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import httpx
+import pytest
 import redis
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -28,6 +32,10 @@ STOP_SECONDS = 20
 POLL_SECONDS = 0.05
 
 
+#: For tests of what the gateway shows to clients: they run on every server that GATEWAY_SERVER knows.
+on_both_servers = pytest.mark.parametrize("gateway_server", ["uvicorn", "daphne"], indirect=True, scope="module")
+
+
 class Stack:
     """Processes are started with ``start()``; each may be killed and started again."""
 
@@ -40,6 +48,7 @@ class Stack:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: dict[str, IO[bytes]] = {}
         self._settings = settings
+        self._gateway_name = "gateway"
         self._mongo: MongoClient[Document] = MongoClient(servers.mongo_url)
         self.database: Database[Document] = self._mongo[self.database_name]
         self.redis = redis.Redis.from_url(servers.redis_url, protocol=2)
@@ -59,6 +68,11 @@ class Stack:
         return [f"ws://127.0.0.1:{port}" for port in self._gateway_ports]
 
     @property
+    def gateway_name(self) -> str:
+        """Of the first gateway, as its log is called."""
+        return f"{self._gateway_name}0"
+
+    @property
     def environ(self) -> dict[str, str]:
         """Settings of the processes; also what a test that runs project code in a process of its own needs."""
         return {
@@ -72,6 +86,7 @@ class Stack:
             "METRICS_DIR": str(self.folder / "metrics"),
             "DEMO": "1",
             "DRAIN_SECONDS": "0",
+            # Tests and benchmarks send as fast as they can; those of the limit set it.
             "PYTHONUNBUFFERED": "1",
             **self._settings,
         }
@@ -99,7 +114,30 @@ class Stack:
 
     def start_gateway(self, number: int = 0) -> None:
         command = [sys.executable, "-m", "gateway"]
-        self._spawn(f"gateway{number}", command, GATEWAY_PORT=str(self._gateway_ports[number]))
+        self._spawn(f"{self._gateway_name}{number}", command, GATEWAY_PORT=str(self._gateway_ports[number]))
+
+    @contextmanager
+    def with_gateway(self, name: str, **settings: str) -> Iterator[Stack]:
+        """Start a further gateway with settings of its own; what is given out is the same stack with that gateway only."""
+        view = copy.copy(self)
+        view._gateway_name = name
+        view._gateway_ports = find_free_ports(1)
+        view._settings = {**self._settings, **settings}
+        view.start_gateway()
+        view.wait_gateway()
+        try:
+            yield view
+        finally:
+            view.stop_gateway()
+
+    def stop_gateway(self, number: int = 0) -> None:
+        """SIGTERM, and wait; nothing when it has ended already."""
+        if f"{self._gateway_name}{number}" in self._processes:
+            self._end(f"{self._gateway_name}{number}", signal.SIGTERM)
+
+    def tell_gateway_to_end(self, number: int = 0) -> None:
+        """SIGTERM, without waiting."""
+        self._processes[f"{self._gateway_name}{number}"].send_signal(signal.SIGTERM)
 
     def start_worker(self, number: int = 0) -> None:
         command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--pool", "threads", "--concurrency", "12"]
@@ -108,11 +146,11 @@ class Stack:
 
     def kill_gateway(self, number: int = 0) -> None:
         """SIGKILL."""
-        self._end(f"gateway{number}", signal.SIGKILL)
+        self._end(f"{self._gateway_name}{number}", signal.SIGKILL)
 
     def restart_gateway(self, number: int = 0) -> None:
         """SIGTERM, then a new one on the same port."""
-        self._end(f"gateway{number}", signal.SIGTERM)
+        self._end(f"{self._gateway_name}{number}", signal.SIGTERM)
         self.start_gateway(number)
         self.wait_gateway(number)
 

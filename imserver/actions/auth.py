@@ -40,6 +40,8 @@ warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
 #: Clocks of several hosts differ; a token must be valid where it arrives first.
 ISSUED_AT_SLACK_SECONDS = 5
 
+#: An app server that has not heard of the newer admin token goes on with the older one for this long.
+ADMIN_GRACE_SECONDS = 300
 
 #: Kicked tokens a user and platform keep, so that they are told 1506; older ones are unknown (1507) from then on.
 KICKED_TOKENS_KEPT = 30
@@ -47,11 +49,12 @@ KICKED_TOKENS_KEPT = 30
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Who a token speaks for. ``expires_at``: Unix seconds."""
+    """Who a token speaks for. ``expires_at``: Unix seconds. ``serial`` orders tokens that expire in the same second."""
 
     user_id: str
     platform_id: int
     expires_at: int
+    serial: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ def decode_token(token: str) -> Claims:
     """
     try:
         claims = jwt.decode(token, get_config().auth_secret, algorithms=[ALGORITHM], options={"require": ["exp"]})
-        return Claims(str(claims["UserID"]), int(claims["PlatformID"]), int(claims["exp"]))
+        serial = int(str(claims.get("jti", "0")), 16)
+        return Claims(str(claims["UserID"]), int(claims["PlatformID"]), int(claims["exp"]), serial)
     except jwt.ExpiredSignatureError as error:
         raise TokenExpired("the token has expired; ask for a new one") from error
     except jwt.ImmatureSignatureError as error:
@@ -124,7 +128,7 @@ async def get_admin_token(secret: str, user_id: str) -> IssuedToken:
     if not await Users(get_async_mongo()).exists(user_id):
         raise RecordNotFound(f"admin user {user_id} does not exist; run `manage.py prepare`")
     issued = _sign(user_id, Platform.ADMIN)
-    await Tokens(get_async_redis()).add(user_id, Platform.ADMIN, issued.token)
+    await Tokens(get_async_redis()).replace(user_id, Platform.ADMIN, issued.token, ADMIN_GRACE_SECONDS)
     return issued
 
 
@@ -153,10 +157,10 @@ async def _issue(user_id: str, platform_id: int) -> IssuedToken:
     config, tokens = get_config(), Tokens(get_async_redis())
     known = await tokens.get_all(user_id)
     now = int(time.time())
-    alive: dict[int, list[tuple[int, str]]] = {}
+    alive: dict[int, list[tuple[int, int, str]]] = {}
     for platform, states in known.items():
         expired = []
-        kicked_before: dict[str, int] = {}
+        kicked_before: dict[str, tuple[int, int]] = {}
         for token, state in states.items():
             try:
                 claims = decode_token(token)
@@ -164,13 +168,13 @@ async def _issue(user_id: str, platform_id: int) -> IssuedToken:
                 expired.append(token)
                 continue
             if state == TokenState.NORMAL and claims.expires_at > now:
-                alive.setdefault(platform, []).append((claims.expires_at, token))
+                alive.setdefault(platform, []).append((claims.expires_at, claims.serial, token))
             else:
-                kicked_before[token] = claims.expires_at
+                kicked_before[token] = (claims.expires_at, claims.serial)
         await tokens.forget(user_id, platform, expired)
         old = sorted((claims_at, token) for token, claims_at in kicked_before.items())
         await tokens.forget(user_id, platform, [token for _, token in old[:-KICKED_TOKENS_KEPT]])
-    ordered = {platform: [token for _, token in sorted(items)] for platform, items in alive.items()}
+    ordered = {platform: [token for _, _, token in sorted(items)] for platform, items in alive.items()}
     kicked = tokens_to_kick(config.multi_login_policy, platform_id, ordered, config.max_tokens_per_end)
     for platform, losers in kicked.items():
         await tokens.kick(user_id, platform, losers)
@@ -179,11 +183,8 @@ async def _issue(user_id: str, platform_id: int) -> IssuedToken:
     return issued
 
 
-async def force_logout(user_id: str, platform_id: int) -> int:
+async def force_logout(user_id: str, platform_id: int, operation_id: str = "") -> int:
     """Kick every connection of a user on a platform and its tokens; returns how many connections. May run twice."""
     if platform_id not in PLATFORM_CLASS:
         raise ArgsError("platformID must be 1 to 11")
-    tokens = Tokens(get_async_redis())
-    known = await tokens.get_all(user_id)
-    await tokens.kick(user_id, platform_id, list(known.get(platform_id, {})))
-    return await presence.kick(user_id, lambda route: route.platform_id == platform_id)
+    return await presence.kick_platform(user_id, platform_id, operation_id)

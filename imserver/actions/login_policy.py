@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.constants import PLATFORM_CLASS, LoginPolicy
+from imserver.constants import PLATFORM_CLASS, LoginPolicy, Platform
 
 
 def tokens_to_kick(
@@ -64,6 +64,22 @@ def must_leave(policy: int, new_platform: int, other_platform: int) -> bool:
     if policy == LoginPolicy.PC_AND_OTHER:
         return new_class != "PC" and other_class != "PC"
     return False
+
+
+def platforms_that_leave(policy: int, platform_id: int) -> tuple[int, ...]:
+    """Platforms whose connections have to go when the user connects on ``platform_id``. Admins are outside the policies."""
+    if platform_id == Platform.ADMIN:
+        return ()
+    return tuple(int(other) for other in Platform if other != Platform.ADMIN and must_leave(policy, platform_id, other))
+
+
+def kicks_own_tokens(policy: int, platform_id: int) -> bool:
+    """Does a new connection end all other tokens of its platform, also those without a connection?"""
+    if platform_id == Platform.ADMIN:
+        return False
+    if policy == LoginPolicy.PC_AND_OTHER:
+        return PLATFORM_CLASS[platform_id] != "PC"
+    return policy == LoginPolicy.ONE_PER_PLATFORM
 
 
 def _drop_empty(kicked: dict[int, list[str]]) -> dict[int, list[str]]:

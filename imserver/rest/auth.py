@@ -32,5 +32,5 @@ async def parse_token(call: Call) -> Answer:
 @route(Who.ADMIN)
 async def force_logout(call: Call) -> Answer:
     request = call.parse(auth_pb2.forceLogoutReq)
-    await auth.force_logout(request.userID, request.platformID)
+    await auth.force_logout(request.userID, request.platformID, call.operation_id)
     return None

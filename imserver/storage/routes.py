@@ -1,22 +1,35 @@
 """Who is connected where. ``ROUTE:<user>``: connection id -> record; ``NODE:<node>``: heartbeat with expiry.
 
-A route counts only while its node lives; what a dead node left behind is swept.
+A route counts only while its node lives; what a dead node left behind is swept. Every change goes through one script, which
+also publishes the user's new status, tells webhooks and marks tokens: all of it happens or nothing.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import secrets
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from hashlib import sha1
+from typing import Any
 
 import orjson
 import redis
 import redis.asyncio
 
+from imserver.clock import now_ms
 from imserver.conf import get_config
+from imserver.protocol.conversations import shard_of_key
 from imserver.storage import keys
 from imserver.storage.clients import as_text
 from imserver.storage.scripts import get_script
+
+#: Users whose connections are put back or swept in one round trip.
+CHANGES_A_TRIP = 200
+
+
+def token_digest(token: str) -> str:
+    """Names a token in routes without giving it away. The script computes the same."""
+    return sha1(token.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +51,163 @@ class Route:
         return cls(connection_id=as_text(connection_id), **orjson.loads(record))
 
 
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who changes routes, and why.
+
+    Attributes:
+        node: the node that asks, which lives whatever its heartbeat says.
+        is_hooked: the presence webhooks are to be told.
+    """
+
+    operation_id: str = ""
+    node: str = ""
+    is_hooked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What came of a change. ``kicked``: routes that are removed already, whose connections are to be closed.
+
+    Attributes:
+        is_refused: the connection's token was kicked meanwhile, so it was not registered.
+        wake_shard: the shard of the webhook stage that the caller has to wake.
+    """
+
+    is_changed: bool = False
+    is_refused: bool = False
+    wake_shard: int | None = None
+    kicked: list[Route] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What the multi-login policy says of a new connection: which platforms' other connections must leave, and whether
+    all other tokens of its own platform are kicked."""
+
+    platforms: tuple[int, ...] = ()
+    own_tokens: bool = False
+
+
+_NO_CAUSE = Cause()
+_NOBODY = Leaving()
+
+#: Keys and arguments of change_routes.lua.
+_Call = tuple[list[Any], list[Any]]
+
+
+def _call(what: str, user_id: str, cause: Cause, *args: Any, token_keys: Iterable[str] = ()) -> _Call:
+    shard = shard_of_key(user_id, get_config().shards)
+    script_keys = [
+        keys.route(user_id),
+        keys.log(keys.TO_WEBHOOK, shard),
+        keys.lease("webhook", shard),
+        keys.wake("webhook", shard),
+        *token_keys,
+    ]
+    common = [
+        what,
+        user_id,
+        keys.status_channel(user_id),
+        keys.node(""),
+        cause.node,
+        int(cause.is_hooked),
+        now_ms(),
+        cause.operation_id,
+        keys.WAKE_TTL_MS,
+    ]
+    return script_keys, [*common, *args]
+
+
+def _change(user_id: str, answer: list[Any]) -> Change:
+    outcome, wake, *kicked = answer
+    return Change(
+        is_changed=outcome == 1,
+        is_refused=outcome == -1,
+        wake_shard=shard_of_key(user_id, get_config().shards) if wake else None,
+        kicked=[Route.from_json(kicked[at], kicked[at + 1]) for at in range(0, len(kicked), 2)],
+    )
+
+
 class Routes:
     """The side of gateway and actions."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def register(self, user_id: str, route: Route) -> list[Route]:
-        """Add a connection; returns the user's other connections, dead nodes' included."""
-        flat = await get_script("register_route").run_async(
-            self._client, [keys.route(user_id)], [route.connection_id, route.to_json()]
+    async def register(
+        self, user_id: str, route: Route, token: str = "", leaving: Leaving = _NOBODY, cause: Cause = _NO_CAUSE
+    ) -> Change:
+        """Add a connection and remove those that have to leave for it. May run twice.
+
+        Connections with the same token never push each other out.
+        """
+        token_keys = [keys.tokens(user_id, platform) for platform in (route.platform_id, *leaving.platforms)]
+        args = (route.connection_id, route.to_json(), token, int(leaving.own_tokens), *leaving.platforms)
+        return await self._run(user_id, _call("join", user_id, cause, *args, token_keys=token_keys))
+
+    async def restore(self, routes: list[tuple[str, Route, str]], cause: Cause = _NO_CAUSE) -> list[Change]:
+        """Put back what is missing of a node's connections: (user id, route, token) of each, and what came of it.
+
+        Who was kicked does not come back. A route of a connection that closes meanwhile must be removed afterwards.
+        """
+        return await self._run_many(
+            [
+                (
+                    user_id,
+                    _call(
+                        "restore",
+                        user_id,
+                        cause,
+                        route.connection_id,
+                        route.to_json(),
+                        token,
+                        0,
+                        token_keys=[keys.tokens(user_id, route.platform_id)],
+                    ),
+                )
+                for user_id, route, token in routes
+            ]
         )
-        return [
-            Route.from_json(flat[at], flat[at + 1])
-            for at in range(0, len(flat), 2)
-            if flat[at].decode() != route.connection_id
-        ]
 
-    async def register_many(self, routes: list[tuple[str, Route]]) -> None:
-        """Put a node's connections back after Redis lost them."""
-        pipe = self._client.pipeline(transaction=False)
-        for user_id, route in routes:
-            pipe.hset(keys.route(user_id), route.connection_id, route.to_json())
-        if routes:
-            await pipe.execute()
+    async def remove(self, user_id: str, connection_ids: list[str], cause: Cause = _NO_CAUSE) -> Change:
+        if not connection_ids:
+            return Change()
+        return await self._run(user_id, _call("leave", user_id, cause, *connection_ids))
 
-    async def remove(self, user_id: str, connection_ids: list[str]) -> None:
-        if connection_ids:
-            await self._client.hdel(keys.route(user_id), *connection_ids)
+    async def remove_many(self, connections: Iterable[tuple[str, str]], cause: Cause = _NO_CAUSE) -> list[Change]:
+        """(user id, connection id) of each."""
+        return await self._run_many([(user_id, _call("leave", user_id, cause, gone)) for user_id, gone in connections])
+
+    async def kick_platform(self, user_id: str, platform_id: int, cause: Cause = _NO_CAUSE) -> Change:
+        """Remove a user's connections on a platform and mark all tokens of the platform kicked."""
+        token_keys = [keys.tokens(user_id, platform_id)]
+        return await self._run(user_id, _call("kick", user_id, cause, platform_id, token_keys=token_keys))
+
+    async def set_background(self, user_id: str, route: Route) -> None:
+        """Write a connection's record anew, if it is registered."""
+        call = _call("background", user_id, _NO_CAUSE, route.connection_id, route.to_json())
+        await self._run(user_id, call)
+
+    async def _run(self, user_id: str, call: _Call) -> Change:
+        return _change(user_id, await get_script("change_routes").run_async(self._client, *call))
+
+    async def _run_many(self, calls: list[tuple[str, _Call]]) -> list[Change]:
+        """Raises the first exception of any; the others were made nevertheless."""
+        changes: list[Change] = []
+        for at in range(0, len(calls), CHANGES_A_TRIP):
+            trip = calls[at : at + CHANGES_A_TRIP]
+            answers = await get_script("change_routes").run_many_async(self._client, [call for _, call in trip])
+            for (user_id, _), answer in zip(trip, answers, strict=True):
+                if isinstance(answer, Exception):
+                    raise answer
+                changes.append(_change(user_id, answer))
+        return changes
 
     async def get(self, user_id: str) -> list[Route]:
-        """Connections of a user on living nodes."""
-        return (await self.get_many([user_id]))[user_id]
+        """Connections of a user on living nodes, in one round trip."""
+        flat = await get_script("living_routes").run_async(self._client, [keys.route(user_id)], [keys.node("")])
+        return [Route.from_json(flat[at], flat[at + 1]) for at in range(0, len(flat), 2)]
 
     async def get_many(self, user_ids: list[str]) -> dict[str, list[Route]]:
         """Connections of each user on living nodes, in two round trips."""
@@ -113,44 +251,49 @@ class Routes:
         return {name: None if beat is None else int(beat) for name, beat in zip(names, beats, strict=True)}
 
 
-def find_nodes(client: redis.Redis, user_ids: Iterable[str]) -> dict[str, set[str]]:
-    """For the push stage: living node -> users that are connected there. Two round trips, whatever the number."""
-    users = list(user_ids)
-    pipe = client.pipeline(transaction=False)
-    for user_id in users:
-        pipe.hvals(keys.route(user_id))
-    by_node: dict[str, set[str]] = defaultdict(set)
-    for user_id, records in zip(users, pipe.execute(), strict=True):
-        for record in records:
-            by_node[orjson.loads(record)["node"]].add(user_id)
-    if not by_node:
-        return {}
-    nodes = list(by_node)
-    beats = client.mget([keys.node(node) for node in nodes])
-    return {node: by_node[node] for node, beat in zip(nodes, beats, strict=True) if beat is not None}
+def forget_dead_nodes(client: redis.Redis, *, is_hooked: bool = False) -> tuple[int, set[int]]:
+    """Drop nodes whose heartbeat ran out, and every route to them; their users' new status is published.
 
-
-def forget_dead_nodes(client: redis.Redis) -> int:
-    """Drop nodes whose heartbeat ran out, and every route to them; returns how many nodes."""
+    Returns how many nodes, and the shards of the webhook stage that the caller has to wake. May run twice: a node that was
+    not swept to the end is swept again.
+    """
     names = [as_text(name) for name in client.smembers(keys.nodes())]
     if not names:
-        return 0
+        return 0, set()
     beats = client.mget([keys.node(name) for name in names])
     dead = {name for name, beat in zip(names, beats, strict=True) if beat is None}
     if not dead:
-        return 0
+        return 0, set()
+    cause = Cause(operation_id=f"forget_{secrets.token_hex(8)}", is_hooked=is_hooked)
+    prefix = len(keys.route("").encode())
+    page: list[bytes] = []
+    wake: set[int] = set()
     # One cursor over the routes, never a list of all users.
     for key in client.scan_iter(match=keys.route("*"), count=1000):
-        gone = [
-            connection_id
-            for connection_id, record in client.hgetall(key).items()
-            if orjson.loads(record)["node"] in dead
-        ]
-        if gone:
-            client.hdel(key, *gone)
+        page.append(key)
+        if len(page) == CHANGES_A_TRIP:
+            wake |= _forget_routes(client, dead, page, prefix, cause)
+            page = []
+    wake |= _forget_routes(client, dead, page, prefix, cause)
     client.srem(keys.nodes(), *dead)
     client.hdel(keys.node_users(), *dead)
-    return len(dead)
+    return len(dead), wake
+
+
+def _forget_routes(client: redis.Redis, dead: set[str], page: list[bytes], prefix: int, cause: Cause) -> set[int]:
+    pipe = client.pipeline(transaction=False)
+    for key in page:
+        pipe.hvals(key)
+    wake = set()
+    for key, records in zip(page, pipe.execute() if page else (), strict=True):
+        if dead.isdisjoint(orjson.loads(record)["node"] for record in records):
+            continue
+        # The script looks at the heartbeat again: a node that came back keeps its routes.
+        user_id = as_text(key[prefix:])
+        change = _change(user_id, get_script("change_routes").run(client, *_call("forget", user_id, cause)))
+        if change.wake_shard is not None:
+            wake.add(change.wake_shard)
+    return wake
 
 
 def living_nodes(client: redis.Redis) -> dict[str, tuple[int, int]]:

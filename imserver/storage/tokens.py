@@ -1,21 +1,29 @@
-"""Token states in Redis: a hash for each user and platform, token -> state."""
+"""Token states in Redis: a hash for each user and platform, token -> state (``0 <ms>``: normal until then)."""
 
 from __future__ import annotations
 
 import redis.asyncio
 from redis.asyncio.lock import Lock
 
+from imserver.clock import now_ms
 from imserver.conf import get_config
 from imserver.constants import Platform, TokenState
 from imserver.storage import keys
+from imserver.storage.clients import as_text
+from imserver.storage.routes import token_digest
+from imserver.storage.scripts import get_script
 
 #: Issuing a token takes some Redis calls; who is silent longer is dead.
 LOCK_SECONDS = 5
 
 
-def _state(value: bytes | str) -> TokenState:
+def _state(value: bytes | str) -> TokenState | None:
+    """None when the token's time of grace is over: it is as good as forgotten."""
+    state, _, until = as_text(value).partition(" ")
     try:
-        return TokenState(int(value))
+        if until and int(until) <= now_ms():
+            return None
+        return TokenState(int(state))
     except ValueError:
         return TokenState.INVALID
 
@@ -40,9 +48,27 @@ class Tokens:
         for platform in Platform:
             pipe.hgetall(keys.tokens(user_id, platform))
         return {
-            int(platform): {token.decode(): _state(state) for token, state in values.items()}
+            int(platform): {
+                token.decode(): state for token, value in values.items() if (state := _state(value)) is not None
+            }
             for platform, values in zip(Platform, await pipe.execute(), strict=True)
             if values
+        }
+
+    async def get_digests(self, user_ids: list[str]) -> dict[str, dict[tuple[int, str], str]]:
+        """Of each user: (platform, digest as routes have it) -> token. One round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for user_id in user_ids:
+            for platform in Platform:
+                pipe.hkeys(keys.tokens(user_id, platform))
+        answers = iter(await pipe.execute() if user_ids else ())
+        return {
+            user_id: {
+                (int(platform), token_digest(as_text(token))): as_text(token)
+                for platform in Platform
+                for token in next(answers)
+            }
+            for user_id in user_ids
         }
 
     async def add(self, user_id: str, platform_id: int, token: str) -> None:
@@ -51,6 +77,15 @@ class Tokens:
         pipe.hset(key, token, int(TokenState.NORMAL))
         pipe.expire(key, self._lifetime_seconds)
         await pipe.execute()
+
+    async def replace(self, user_id: str, platform_id: int, token: str, grace_seconds: int) -> None:
+        """Add a token; the user's others on the platform count for this long yet. Who is in its grace keeps its end."""
+        now = now_ms()
+        await get_script("replace_token").run_async(
+            self._client,
+            [keys.tokens(user_id, platform_id)],
+            [token, now, now + grace_seconds * 1000, self._lifetime_seconds],
+        )
 
     async def kick(self, user_id: str, platform_id: int, tokens: list[str]) -> None:
         """Mark tokens kicked; they answer 1506 from now on."""

@@ -15,9 +15,9 @@ import websockets
 
 from imserver.conf import get_config
 from tests.client import Api, Client, Connect
-from tests.stack import Stack
+from tests.stack import Stack, on_both_servers
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, on_both_servers]
 
 
 def query(user_id: str, valid_token: str, **changes: Any) -> dict[str, Any]:

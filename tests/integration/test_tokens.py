@@ -12,10 +12,12 @@ import redis
 from pymongo.database import Database
 
 from imserver.actions import auth
+from imserver.clock import now_ms
 from imserver.conf import Config
-from imserver.constants import TokenState
+from imserver.constants import Platform, TokenState
 from imserver.errors import TokenExpired, TokenInvalid, TokenKicked, TokenMalformed, TokenNotExist, TokenUnknown
 from imserver.storage import keys
+from imserver.storage import tokens as tokens_module
 from imserver.storage.clients import Document, close_async_clients, get_async_redis
 from imserver.storage.tokens import Tokens
 from imserver.storage.users import new_user
@@ -226,3 +228,19 @@ async def test_logins_at_the_same_time_get_tokens_of_their_own(monkeypatch: pyte
     issued = await asyncio.gather(*(issue("a", IOS) for _ in range(10)))
 
     assert len(set(issued)) == 10
+
+
+async def test_older_admin_tokens_count_for_their_grace_and_no_longer(
+    tokens: Tokens, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for token in ("t1", "t2", "t3"):
+        await tokens.replace("imAdmin", Platform.ADMIN, token, 300)
+    states = [await tokens.get_state("imAdmin", Platform.ADMIN, token) for token in ("t1", "t2", "t3")]
+    assert states == [TokenState.NORMAL] * 3
+
+    later = now_ms() + 300_000
+    monkeypatch.setattr(tokens_module, "now_ms", lambda: later)
+
+    assert await tokens.get_all("imAdmin") == {Platform.ADMIN: {"t3": TokenState.NORMAL}}
+    await tokens.replace("imAdmin", Platform.ADMIN, "t4", 300)
+    assert redis_client.hlen(keys.tokens("imAdmin", Platform.ADMIN)) == 2, "what is over is forgotten"

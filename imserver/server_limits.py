@@ -1,0 +1,15 @@
+"""Times and sizes that both servers keep to."""
+
+from __future__ import annotations
+
+#: Server-side control pings keep browsers connected that send nothing themselves (protocol: every 27 s, idle limit 30 s).
+PING_INTERVAL_SECONDS = 27
+PING_TIMEOUT_SECONDS = 30
+#: How often connections are looked at.
+CHECK_SECONDS = 1
+#: A closed connection whose client neither reads the rest nor answers the close is aborted after this.
+CLOSE_SECONDS = 10
+#: Request line and headers together.
+MAX_HEADER_BYTES = 16_384
+#: What is left when the gateway has drained gets this long for its last bytes.
+LAST_BYTES_SECONDS = 3

@@ -1,0 +1,200 @@
+"""What uvicorn leaves open: time-outs for clients that do not finish their request, do not read, or never go away; a bound
+on what one read may put into memory; and one look at all connections a second instead of timers for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any, cast
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from imserver.conf import get_config
+from imserver.constants import SLOW_READER_CODE
+from imserver.server_limits import CHECK_SECONDS, CLOSE_SECONDS, PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
+
+logger = logging.getLogger(__name__)
+
+Hook = Callable[[], Awaitable[None]]
+
+#: A read may bring 256 KiB of tiny frames, each of which costs a hundred times its size; they are taken apart in portions.
+PARSE_BYTES = 16_384
+#: Connections that are looked at without letting anybody else run.
+CHECKED_AT_ONCE = 1000
+
+
+class _Closing:
+    """Aborts a socket that was closed and whose peer does not take the last bytes."""
+
+    transport: asyncio.Transport
+    _closing_since = 0.0
+
+    def is_closing(self, now: float) -> bool:
+        if not self.transport.is_closing():
+            return False
+        self._closing_since = self._closing_since or now
+        if now - self._closing_since > CLOSE_SECONDS:
+            self.transport.abort()
+        return True
+
+
+class HttpProtocol(_Closing, H11Protocol):
+    """A request must be complete within HANDSHAKE_SECONDS; a body, once it has begun, must come on."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._waiting_since = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        state = self.conn.their_state
+        if state is h11.SEND_BODY:
+            self._waiting_since = self.loop.time()
+        elif state is not h11.IDLE:
+            self._waiting_since = 0.0
+        elif not self._waiting_since:
+            self._waiting_since = self.loop.time()
+
+    def check(self, now: float) -> None:
+        if self.is_closing(now) or not self._waiting_since or self.flow.read_paused:
+            return
+        if now - self._waiting_since > get_config().handshake_seconds:
+            logger.info("request not finished in time", extra={"action": "handshake"})
+            self.transport.abort()
+
+
+class WebSocketProtocol(_Closing, WebSocketsSansIOProtocol):
+    """Anything that comes shows that the client lives; who is silent is pinged."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._heard_at = self.loop.time()
+        self._pinged_at = 0.0
+        self._unparsed = b""
+        self._unsent_pong = b""
+        self._stalled_bytes = -1
+        self._stalled_at = 0.0
+
+    # -- reading
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
+        if self._unparsed or len(data) > PARSE_BYTES:
+            self._unparsed += data
+            self._parse()
+        else:
+            super().data_received(data)
+
+    def _parse(self) -> None:
+        while self._unparsed and not self.read_paused and not self.transport.is_closing():
+            portion, self._unparsed = self._unparsed[:PARSE_BYTES], self._unparsed[PARSE_BYTES:]
+            super().data_received(portion)
+
+    async def receive(self) -> Any:
+        event = await super().receive()
+        if self._unparsed:
+            self._parse()
+        return event
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            # Who pings without reading must not fill our memory with pongs; the protocol asks for the last one only.
+            self._unsent_pong = b"".join(self.conn.data_to_send())
+
+    # -- writing
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unsent_pong and not self.transport.is_closing():
+            self.transport.write(self._unsent_pong)
+        self._unsent_pong = b""
+        self._stalled_bytes = -1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unparsed = b""
+        super().connection_lost(exc)
+
+    # -- looked at once a second
+
+    def check(self, now: float) -> None:
+        if self.is_closing(now):
+            return
+        if self._unparsed:
+            self._parse()  # left over when the application closed: the client's own close is behind it
+        if not self.writable.is_set():
+            self._check_progress(now)
+        elif self.read_paused or not self.handshake_complete:
+            self._heard_at = now
+        elif now - self._heard_at < PING_INTERVAL_SECONDS:
+            self._pinged_at = 0.0
+        elif not self._pinged_at:
+            self._pinged_at = now
+            if not self.close_sent:
+                self.conn.send_ping(b"")
+                self.transport.write(b"".join(self.conn.data_to_send()))
+        elif now - self._pinged_at > PING_TIMEOUT_SECONDS:
+            self.keepalive_timeout()
+
+    def _check_progress(self, now: float) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left != self._stalled_bytes:
+            self._stalled_bytes, self._stalled_at = left, now
+        elif now - self._stalled_at > get_config().send_stall_seconds:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": SLOW_READER_CODE})
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """Looks after its connections; runs ``on_stop`` between the signal and uvicorn's own shutdown."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Hook | None) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+        self._stopping: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._checking = self._loop.create_task(self._check())
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            connections = cast("set[HttpProtocol | WebSocketProtocol]", self.server_state.connections)
+            for number, protocol in enumerate(list(connections), start=1):
+                protocol.check(self._loop.time())
+                if number % CHECKED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        await super().shutdown(sockets)
+        if self._checking is not None:
+            self._checking.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._on_stop is None or self._stopping is not None or not self.started:
+            super().handle_exit(sig, frame)
+        else:
+            self._loop.call_soon_threadsafe(self._stop_soon, self._on_stop, sig, frame)
+
+    def _stop_soon(self, hook: Hook, sig: int, frame: FrameType | None) -> None:
+        async def stop() -> None:
+            # Nobody new, from now on; those who are here are told to go one after the other.
+            for listener in self.servers:
+                listener.close()
+            try:
+                await hook()
+            finally:
+                uvicorn.Server.handle_exit(self, sig, frame)
+
+        self._stopping = self._stopping or self._loop.create_task(stop())

@@ -1,0 +1,223 @@
+"""A gateway node and its entries in the routing table: what comes and goes at the same time, and what Redis lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis
+from pymongo.database import Database
+
+from gateway import node as node_module
+from gateway.codecs.registry import get_codec
+from gateway.connections import Connection
+from gateway.node import Node
+from imserver.actions import presence
+from imserver.protocol.gen.sdkws_pb2 import SubUserOnlineStatusTips
+from imserver.storage import keys
+from imserver.storage.clients import Document, close_async_clients, get_async_redis
+from imserver.storage.routes import Route, Routes
+
+
+@pytest.fixture
+async def node(redis_client: redis.Redis, database: Database[Document]) -> AsyncIterator[Node]:
+    running = Node()
+    await Routes(get_async_redis()).beat(running.name, 0)
+    yield running
+    await running.subscriptions.close()
+    await close_async_clients()
+
+
+def connection(user_id: str, token: str = "t", platform_id: int = 1) -> Connection:
+    async def send(_event: dict[str, Any]) -> None:
+        pass
+
+    return Connection(
+        send,
+        user_id=user_id,
+        platform_id=platform_id,
+        token=token,
+        codec=get_codec("go"),
+        is_compressed=False,
+        queue_frames=10,
+        queue_bytes=1 << 20,
+    )
+
+
+def ids(client: redis.Redis, user_id: str) -> set[str]:
+    found: Any = client.hkeys(keys.route(user_id))
+    return {item.decode() for item in found}
+
+
+async def beat(node: Node) -> None:
+    """What a heartbeat does for the routing table."""
+    known = await Routes(get_async_redis()).beat(node.name, len(node.connections))
+    if not known:
+        node._unverified, node._is_restoring = node.connections.all(), True
+    await node._verify()
+
+
+async def test_what_redis_lost_is_put_back_at_the_next_heartbeat(node: Node, redis_client: redis.Redis) -> None:
+    here = [connection(f"u{number}") for number in range(450)]
+    await asyncio.gather(*(node.join(item, "op") for item in here))
+    for key in redis_client.scan_iter(match=keys.route("*")):
+        redis_client.delete(key)
+    redis_client.delete(keys.node(node.name), keys.nodes())
+
+    await beat(node)
+
+    assert all(ids(redis_client, item.user_id) == {item.id} for item in here)
+    assert not node._is_restoring
+
+
+async def test_a_connection_that_left_while_it_was_put_back_does_not_stay(
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays, leaves = connection("a"), connection("b")
+    await node.join(stays, "op")
+    await node.join(leaves, "op")
+    redis_client.delete(keys.route("a"), keys.route("b"), keys.node(node.name))
+    restore = presence.restore
+
+    async def restore_after_leaving(routes: list[tuple[str, Route, str]], name: str) -> Any:
+        # The removal overtakes: it finds nothing yet.
+        await node.leave(leaves)
+        return await restore(routes, name)
+
+    monkeypatch.setattr(presence, "restore", restore_after_leaving)
+    await beat(node)
+
+    assert ids(redis_client, "a") == {stays.id}
+    assert ids(redis_client, "b") == set()
+
+
+async def test_a_connection_that_is_cut_off_while_it_joins_leaves_nothing(
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, may_go_on, is_there = connection("a"), asyncio.Event(), asyncio.Event()
+    join = presence.join
+
+    async def slow_join(*args: Any) -> Any:
+        is_there.set()
+        await may_go_on.wait()
+        return await join(*args)
+
+    monkeypatch.setattr(presence, "join", slow_join)
+    joining = asyncio.ensure_future(node.join(mine, "op"))
+    await is_there.wait()
+    joining.cancel()
+    await node.leave(mine)
+    removed = asyncio.Event()
+    remove = node._remove_route
+
+    async def remove_and_tell(item: Connection) -> None:
+        await remove(item)
+        removed.set()
+
+    monkeypatch.setattr(node, "_remove_route", remove_and_tell)
+    may_go_on.set()
+    async with asyncio.timeout(5):
+        await removed.wait()
+
+    assert ids(redis_client, "a") == set()
+
+
+async def test_a_route_that_could_not_be_removed_is_removed_later(
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = connection("a")
+    await node.join(mine, "op")
+
+    async def away(*_: Any) -> None:
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(presence, "leave", away)
+        await node.leave(mine)
+    assert ids(redis_client, "a") == {mine.id}
+    await beat(node)
+
+    assert ids(redis_client, "a") == set()
+
+
+async def test_who_was_kicked_without_the_nodes_hearing_of_it_is_closed_within_a_round(
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "BEATS_A_ROUND", 3)
+    here = [connection(f"u{number}") for number in range(9)]
+    for item in here:
+        redis_client.hset(keys.tokens(item.user_id, 1), "t", 0)
+        await node.join(item, "op")
+    await Routes(get_async_redis()).kick_platform("u4", 1)
+
+    for _ in range(3):
+        await beat(node)
+
+    assert [item.user_id for item in here if item.is_closing] == ["u4"]
+    assert ids(redis_client, "u4") == set()
+
+
+async def test_idle_connections_cost_a_few_calls_a_heartbeat(node: Node, redis_client: redis.Redis) -> None:
+    here = [connection(f"u{number}") for number in range(300)]
+    await asyncio.gather(*(node.join(item, "op") for item in here))
+    await beat(node)
+
+    def calls() -> int:
+        stats: Any = redis_client.info("commandstats")
+        return int(stats["cmdstat_evalsha"]["calls"])
+
+    before = calls()
+    await beat(node)
+
+    assert calls() - before == len(here) // node_module.BEATS_A_ROUND
+
+
+async def test_connecting_is_one_round_trip(
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.join(connection("a", "t1"), "op")
+    sent: list[Any] = []
+    execute: Any = redis.asyncio.Redis.execute_command
+
+    async def count(self: Any, *args: Any, **options: Any) -> Any:
+        sent.append(args[0])
+        return await execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.asyncio.Redis, "execute_command", count)
+    await node.join(connection("a", "t2", 2), "op")
+
+    assert sent == ["EVALSHA"]
+
+
+async def test_changes_that_come_together_leave_in_few_frames(node: Node, redis_client: redis.Redis) -> None:
+    mine, user_ids = connection("a"), [f"u{number}" for number in range(600)]
+    node.connections.add(mine)
+    assert await node.subscriptions.change(mine, user_ids, []) == {user_id: [] for user_id in user_ids}
+
+    pipe = redis_client.pipeline(transaction=False)
+    for user_id in user_ids:
+        pipe.publish(keys.status_channel(user_id), "1,5")
+    pipe.execute()
+    for _ in range(500):
+        if told(mine).keys() == set(user_ids):
+            break
+        await asyncio.sleep(0.01)
+
+    assert told(mine).keys() == set(user_ids)
+    assert set(map(tuple, told(mine).values())) == {(1, 5)}
+    assert not mine.is_closing
+    node.subscriptions.drop(mine)
+    await node.subscriptions.tidy()
+    assert node.subscriptions._known == {}
+
+
+def told(item: Connection) -> dict[str, list[int]]:
+    """What is queued of users' status."""
+    frames = [item.codec.decode_response(event["bytes"]) for event in item._queue]
+    return {
+        one.userID: list(one.onlinePlatformIDs)
+        for frame in frames
+        for one in SubUserOnlineStatusTips.FromString(frame.data).subscribers
+    }
