@@ -52,6 +52,17 @@ def _option(
 REDIS_PATTERN = r"(redis|rediss|unix|valkey)://.+"
 MONGO_PATTERN = r"mongodb(\+srv)?://.+"
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
+HTTP_PATTERN = r"https?://[^\s/]+.*"
+#: Vendor of offline pushes -> settings that it cannot do without.
+VENDOR_SETTINGS = {
+    "": (),
+    "fcm": ("fcm_service_account",),
+    "apns": ("apns_key", "apns_key_id", "apns_team_id", "apns_topic"),
+    "jpush": ("jpush_app_key", "jpush_master_secret"),
+    "getui": ("getui_app_id", "getui_app_key", "getui_master_secret"),
+    "xiaomi": ("xiaomi_app_secret", "xiaomi_package"),
+    "dummy": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +110,9 @@ class Config:
     cache_ttl_seconds: int = _option(86_400, "How long messages stay in the Redis cache.", minimum=1)
     lease_ms: int = _option(3000, "A drainer that is silent this long loses its shard.", minimum=500)
     linger_ms: int = _option(1000, "How long a drainer waits on empty logs before it gives its slot back.", minimum=0)
-    drain_slice_ms: int = _option(10_000, "Longest run of one drain task before it gives its slot back.", minimum=100)
+    drain_slice_ms: int = _option(60_000, "Longest run of one drain task before it gives its slot back.", minimum=100)
     persist_gather_ms: int = _option(
-        25, "How long persist lets messages gather before it writes; readers use the cache meanwhile.", minimum=0
+        100, "How long persist lets messages gather before it writes; readers use the cache meanwhile.", minimum=0
     )
     segment_single: int = _option(50, "Seqs reserved in MongoDB at a time for a single chat.", minimum=1)
     segment_group: int = _option(100, "Seqs reserved in MongoDB at a time for a group.", minimum=1)
@@ -114,12 +125,61 @@ class Config:
     friend_check: bool = _option(False, "Refuse single chat messages between users who are not friends.")
     new_member_sees_history: bool = _option(True, "Members who join a group may pull what was said before.")
 
+    # -- objects (uploaded files)
+    object_store: str = _option(
+        "local",
+        "Where uploaded files go: local is DATA_DIR/objects of this host, s3 any S3-compatible store.",
+        choices=("local", "s3"),
+    )
+    object_url: str = _option(
+        "",
+        "Address of the web process as clients see it, for URLs of files. Empty: the Host header of the request.",
+        pattern=r"(https?://.+)?",
+    )
+    object_max_mb: int = _option(500, "Largest file that may be uploaded, in MiB.", minimum=1, maximum=40_000)
+    object_types: str = _option(
+        "", "Content types that may be uploaded, comma separated, as image/png or image/*. Empty: all."
+    )
+    object_upload_hours: int = _option(24, "An upload that takes longer is given up.", minimum=1, maximum=168)
+    object_url_seconds: int = _option(3600, "How long the signed URL of a file works.", minimum=60, maximum=604_800)
+    s3_endpoint: str = _option("", "Address of the S3-compatible store. Empty: AWS.", pattern=r"(https?://.+)?")
+    s3_public_endpoint: str = _option(
+        "", "The same store as clients reach it. Empty: same as S3_ENDPOINT.", pattern=r"(https?://.+)?"
+    )
+    s3_region: str = _option("us-east-1", "Region of the bucket.")
+    s3_bucket: str = _option("", "Bucket for uploaded files; it must exist.")
+    s3_access_key: str = _option("", "Access key id. Empty: as boto3 finds it by itself.", secret=True)
+    s3_secret_key: str = _option("", "Secret access key.", secret=True)
+
     # -- gateway
-    gateway_server: str = _option("daphne", "ASGI server of the gateway and web.", choices=("daphne", "uvicorn"))
+    push_result_ms: int = _option(
+        500, "How long a push waits for a node to say whom it reached, before they count as not reached.", minimum=10
+    )
+    gateway_server: str = _option(
+        "uvicorn", "ASGI server of the gateway and web; docs/servers.md compares them.", choices=("uvicorn", "daphne")
+    )
     max_connections: int = _option(100_000, "Connections a gateway node accepts.", minimum=1)
+    max_connections_per_user: int = _option(
+        1000, "Connections a user may have on all nodes together; one more is refused with 1601.", minimum=1
+    )
+    handshake_seconds: int = _option(
+        10, "A TCP connection whose HTTP request is not complete by then is cut.", minimum=1, maximum=300
+    )
+    requests_per_second: int = _option(
+        10_000, "Requests a connection may send; what is above is answered with 90103. 0: no limit.", minimum=0
+    )
+    requests_per_second_per_user: int = _option(
+        20_000, "The same for all connections of a user on one node together. 0: no limit.", minimum=0
+    )
     max_frame_bytes: int = _option(51_200, "Largest frame a client may send.", minimum=1024, maximum=1_048_576)
     max_message_bytes: int = _option(1_048_576, "Largest envelope after decompression.", minimum=1024)
-    send_queue_frames: int = _option(256, "Frames that may wait for a slow reader before it is cut off.", minimum=1)
+    send_queue_frames: int = _option(2048, "Frames that may wait for a slow reader before it is cut off.", minimum=1)
+    send_queue_bytes: int = _option(
+        4_194_304, "Bytes of frames that may wait for a slow reader before it is cut off.", minimum=65_536
+    )
+    send_stall_seconds: int = _option(
+        20, "A client that takes nothing of what is written to it for so long is cut off.", minimum=1, maximum=3600
+    )
     node_heartbeat_ms: int = _option(2000, "How often a gateway node says that it lives.", minimum=100)
     node_ttl_ms: int = _option(
         7000, "A node that was silent this long is dead; its routes no longer count.", minimum=300
@@ -127,6 +187,47 @@ class Config:
     drain_seconds: int = _option(
         3, "On SIGTERM connections are told to reconnect, spread over this time.", minimum=0, maximum=300
     )
+    grace_seconds: int = _option(
+        8, "On SIGTERM web finishes the requests it has begun, for at most this time.", minimum=0, maximum=300
+    )
+
+    # -- offline push: docs/offline-push.md
+    offline_push_vendor: str = _option(
+        "", "Who pushes to devices that are not connected. Empty: nobody.", choices=tuple(VENDOR_SETTINGS)
+    )
+    offline_push_show_text: bool = _option(True, "Text messages are shown; off: only that there is a message.")
+    offline_push_timeout_seconds: int = _option(10, "Longest wait for the vendor's answer.", minimum=1, maximum=60)
+    offline_push_retry_minutes: int = _option(
+        10, "What the vendor does not take is tried again for so long.", minimum=0, maximum=720
+    )
+    offline_push_ca_file: str = _option("", "More certificates to trust when calling the vendor, a PEM file.")
+    fcm_service_account: str = _option("", "FCM: the service account's JSON.", secret=True)
+    fcm_url: str = _option("https://fcm.googleapis.com", "FCM: address.", pattern=HTTP_PATTERN)
+    fcm_token_url: str = _option("", "FCM: where access tokens come from. Empty: the service account's token_uri.")
+    apns_key: str = _option("", "APNs: the text of the .p8 key file.", secret=True)
+    apns_key_id: str = _option("", "APNs: id of the key.")
+    apns_team_id: str = _option("", "APNs: id of the team.")
+    apns_topic: str = _option("", "APNs: the app's bundle id.")
+    apns_url: str = _option(
+        "https://api.push.apple.com",
+        "APNs: address; https://api.sandbox.push.apple.com for test builds.",
+        pattern=HTTP_PATTERN,
+    )
+    jpush_app_key: str = _option("", "JPush: app key.")
+    jpush_master_secret: str = _option("", "JPush: master secret.", secret=True)
+    jpush_url: str = _option("https://api.jpush.cn", "JPush: address.", pattern=HTTP_PATTERN)
+    jpush_intent: str = _option("", "JPush: intent that a tap on Android opens. Empty: the app.")
+    jpush_apns_production: bool = _option(True, "JPush: iOS builds of the App Store; off: test builds.")
+    getui_app_id: str = _option("", "Getui: app id.")
+    getui_app_key: str = _option("", "Getui: app key.")
+    getui_master_secret: str = _option("", "Getui: master secret.", secret=True)
+    getui_url: str = _option("https://restapi.getui.com/v2", "Getui: address.", pattern=HTTP_PATTERN)
+    getui_channel_id: str = _option("", "Getui: Android notification channel. Empty: the vendor's.")
+    getui_channel_name: str = _option("", "Getui: name of that channel.")
+    xiaomi_app_secret: str = _option("", "Xiaomi: app secret.", secret=True)
+    xiaomi_package: str = _option("", "Xiaomi: package name of the app.")
+    xiaomi_url: str = _option("https://api.xmpush.xiaomi.com", "Xiaomi: address.", pattern=HTTP_PATTERN)
+    xiaomi_channel_id: str = _option("", "Xiaomi: Android notification channel. Empty: the default one.")
 
     # -- processes and presentation
     worker_processes: int = _option(1, "Celery worker processes that `make up` starts.", minimum=1, maximum=64)
@@ -217,6 +318,13 @@ def _check_together(config: Config) -> None:
             raise ConfigError(f"CHANNEL_LAYER_URLS={url!r}: does not look like {REDIS_PATTERN}")
     if not config.auth_secret:
         raise ConfigError("AUTH_SECRET is empty: set a secret of your own")
+    if config.object_store == "s3" and not config.s3_bucket:
+        raise ConfigError("S3_BUCKET is empty: OBJECT_STORE=s3 needs a bucket")
+    missing = [name.upper() for name in VENDOR_SETTINGS[config.offline_push_vendor] if not getattr(config, name)]
+    if missing:
+        raise ConfigError(f"OFFLINE_PUSH_VENDOR={config.offline_push_vendor!r}: missing {', '.join(missing)}")
+    if config.fcm_token_url and not re.fullmatch(HTTP_PATTERN, config.fcm_token_url):
+        raise ConfigError(f"FCM_TOKEN_URL={config.fcm_token_url!r}: does not look like {HTTP_PATTERN}")
     if not config.admins:
         raise ConfigError("ADMIN_USER_IDS is empty: name at least one admin user id")
 

@@ -52,8 +52,19 @@ class ContentType(IntEnum):
     REVOKE = 111
     TYPING = 113
     QUOTE = 114
+    ADVANCED_TEXT = 117
     MARKDOWN_TEXT = 118
+    FRIEND_APPLICATION_APPROVED = 1201
+    FRIEND_APPLICATION_REJECTED = 1202
+    FRIEND_APPLICATION = 1203
+    FRIEND_DELETED = 1205
+    FRIEND_REMARK_SET = 1206
+    BLACK_ADDED = 1207
+    BLACK_DELETED = 1208
+    FRIEND_INFO_UPDATED = 1209
+    FRIENDS_INFO_UPDATE = 1210
     CONVERSATION_CHANGE = 1300
+    USER_INFO_UPDATED = 1303
     OA_NOTIFICATION = 1400
     GROUP_CREATED = 1501
     GROUP_INFO_SET = 1502
@@ -77,6 +88,7 @@ class ContentType(IntEnum):
     GROUP_INFO_SET_NAME = 1520
     CONVERSATION_PRIVATE_CHAT = 1701
     CLEAR_CONVERSATION = 1703
+    BUSINESS_NOTIFICATION = 2001
     MSG_REVOKE = 2101
     DELETE_MSGS = 2102
     HAS_READ_RECEIPT = 2200
@@ -98,6 +110,35 @@ class Platform(IntEnum):
     IPAD = 9
     ADMIN = 10
     HARMONY_OS = 11
+
+
+#: Name of each platform, as webhooks and REST show it.
+PLATFORM_NAME: dict[int, str] = {
+    Platform.IOS: "IOS",
+    Platform.ANDROID: "Android",
+    Platform.WINDOWS: "Windows",
+    Platform.OSX: "OSX",
+    Platform.WEB: "Web",
+    Platform.MINI_WEB: "MiniWeb",
+    Platform.LINUX: "Linux",
+    Platform.APAD: "APad",
+    Platform.IPAD: "IPad",
+    Platform.ADMIN: "Admin",
+    Platform.HARMONY_OS: "HarmonyOS",
+}
+
+#: Who took a message here needs no offline push (pipeline.md section 7.4).
+PUSH_TERMINALS = frozenset({Platform.IOS, Platform.ANDROID})
+
+
+class PushResult(IntEnum):
+    """What became of a batch on the connections of a user and platform."""
+
+    OK = 0
+    #: The connection was closed, or cut off as too slow.
+    FAILED = 1603
+    #: An iOS app in the background is not written to.
+    IOS_BACKGROUND = 1604
 
 
 #: Class of each platform, for the multi-terminal policies.
@@ -132,10 +173,34 @@ class TokenState(IntEnum):
     EXPIRED = 3
 
 
+class OnlineStatus(IntEnum):
+    OFFLINE = 0
+    ONLINE = 1
+
+
+class StatusGenre(IntEnum):
+    SUBSCRIBE = 1
+    UNSUBSCRIBE = 2
+
+
 class RecvMsgOpt(IntEnum):
     RECEIVE = 0
     NOT_RECEIVE = 1
     RECEIVE_NOT_NOTIFY = 2
+
+
+class GroupAtType(IntEnum):
+    """Why a group's conversation is marked for a user."""
+
+    NONE = 0
+    ME = 1
+    ALL = 2
+    ALL_AND_ME = 3
+    GROUP_NOTICE = 4
+
+
+#: Names everybody in ``MsgData.atUserIDList``.
+AT_ALL = "AtAllTag"
 
 
 class AppManagerLevel(IntEnum):
@@ -199,6 +264,17 @@ class WebhookCommand(StrEnum):
     AFTER_SEND_SINGLE = "callbackAfterSendSingleMsgCommand"
     AFTER_SEND_GROUP = "callbackAfterSendGroupMsgCommand"
     AFTER_SAVE = "callbackAfterMsgSaveDBCommand"
+    BEFORE_ONLINE_PUSH = "callbackBeforeOnlinePushCommand"
+    BEFORE_GROUP_ONLINE_PUSH = "callbackBeforeGroupOnlinePushCommand"
+    BEFORE_OFFLINE_PUSH = "callbackBeforeOfflinePushCommand"
+
+
+class PresenceCommand(StrEnum):
+    """Webhooks that tell of connections."""
+
+    ONLINE = "callbackAfterUserOnlineCommand"
+    OFFLINE = "callbackAfterUserOfflineCommand"
+    KICK_OFF = "callbackAfterUserKickOffCommand"
 
 
 class Option:
@@ -219,3 +295,6 @@ class Option:
 
 #: Messages in one MongoDB document.
 MSGS_PER_BLOCK = 100
+
+#: Close code of a client that does not read what is written to it. Gateway and servers both cut such a client off.
+SLOW_READER_CODE = 4001

@@ -66,12 +66,24 @@ class GroupRequestHandled(IMError):
     code, name = 1206, "GroupRequestHandled"
 
 
+class CannotAddYourself(IMError):
+    code, name = 1301, "CanNotAddYourselfError"
+
+
 class BlockedByPeer(IMError):
     code, name = 1302, "BlockedByPeer"
 
 
 class NotPeersFriend(IMError):
     code, name = 1303, "NotPeersFriend"
+
+
+class RelationshipAlready(IMError):
+    code, name = 1304, "RelationshipAlreadyError"
+
+
+class FriendRequestHandled(IMError):
+    code, name = 1305, "FriendRequestHandled"
 
 
 class MutedInGroup(IMError):
@@ -126,6 +138,22 @@ class ConnectionArgsError(IMError):
     code, name = 1602, "ConnArgsErr"
 
 
+class UploadExpired(IMError):
+    code, name = 1701, "FileUploadedExpiredError"
+
+
+class NotSupported(IMError):
+    """A route of OpenIM's that is not built here. Not in OpenIM's table."""
+
+    code, name = 90102, "NotSupportedError"
+
+
+class ObjectStoreUnavailable(IMError):
+    """The store of uploaded files cannot be reached, or refuses."""
+
+    code, name = 90004, "NetworkError"
+
+
 class DatabaseUnavailable(IMError):
     """MongoDB cannot be reached; what Redis holds still works."""
 
@@ -136,6 +164,12 @@ class ServerBusy(IMError):
     """Back-pressure: a log is full. Not in OpenIM's table; clients treat it as a failed send and may repeat it."""
 
     code, name = 90101, "ServerBusyError"
+
+
+class TooManyRequests(IMError):
+    """Above REQUESTS_PER_SECOND. Not in OpenIM's table either; the connection stays, unless the flood goes on."""
+
+    code, name = 90103, "TooManyRequestsError"
 
 
 class StorageUnavailable(IMError):

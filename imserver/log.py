@@ -20,7 +20,9 @@ class NoFailedProbes(logging.Filter):
 def logging_config(level: str, log_format: str) -> dict[str, Any]:
     """A ``dictConfig`` for every process: one line a record on stderr, coloured text or JSON."""
     renderer: Any = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     )
     shared = [
         structlog.stdlib.add_logger_name,

@@ -81,6 +81,17 @@ FRAMES_RECEIVED = Counter("im_gateway_frames_received_total", "Frames received f
 FRAMES_ENCODED = Counter("im_gateway_frames_encoded_total", "Push frames encoded")
 #: Connections closed by the server, by reason.
 CLOSED = Counter("im_gateway_closed_total", "Connections closed by the server", ["reason"])
+#: Offline pushes to a device or user, by what came of each (docs/offline-push.md names the results).
+OFFLINE_PUSHES = Counter("im_offline_push_total", "Offline pushes by vendor and result", ["vendor", "result"])
+#: Offline pushes that the vendor did not take and that are not tried again.
+OFFLINE_PUSHES_FAILED = Counter("im_offline_push_failed_total", "Offline pushes that failed for good", ["vendor"])
+#: Time for one call of a push vendor, with up to a batch of users.
+OFFLINE_PUSH_SECONDS = Histogram(
+    "im_offline_push_call_seconds",
+    "Time for one call of a push vendor",
+    ["vendor"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
 #: Calls of webhooks, by command and outcome (ok, rejected = 3xx and 4xx, failed = 5xx, no answer in time, not reachable).
 WEBHOOK_CALLS = Counter("im_webhook_calls_total", "Calls of webhooks", ["command", "outcome"])
 #: Time for one call of a webhook, whatever its outcome.

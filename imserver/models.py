@@ -8,8 +8,8 @@ from __future__ import annotations
 from django.db import models
 from django_mongodb_backend.fields import ArrayField
 
-from imserver.constants import WebhookCommand
-from imserver.storage import webhooks
+from imserver.constants import PLATFORM_NAME, PresenceCommand, WebhookCommand
+from imserver.storage import device_tokens, webhooks
 
 
 class User(models.Model):
@@ -71,6 +71,12 @@ class Webhook(models.Model):
             (WebhookCommand.AFTER_SEND_SINGLE.value, "after send, single chat"),
             (WebhookCommand.AFTER_SEND_GROUP.value, "after send, group"),
             (WebhookCommand.AFTER_SAVE.value, "after the message is in MongoDB"),
+            (WebhookCommand.BEFORE_ONLINE_PUSH.value, "before an online push, single chat"),
+            (WebhookCommand.BEFORE_GROUP_ONLINE_PUSH.value, "before an online push, group"),
+            (WebhookCommand.BEFORE_OFFLINE_PUSH.value, "before an offline push"),
+            (PresenceCommand.ONLINE.value, "after a user connects"),
+            (PresenceCommand.OFFLINE.value, "after a connection is gone"),
+            (PresenceCommand.KICK_OFF.value, "after a connection is kicked"),
         ],
     )
     url = models.CharField(
@@ -94,7 +100,7 @@ class Webhook(models.Model):
         verbose_name="only for",
         default=list,
         blank=True,
-        help_text="After hooks: ids of receivers or groups, comma separated. Empty: all.",
+        help_text="After hooks: ids of receivers or groups (of users for presence), comma separated. Empty: all.",
     )
     retry_minutes = models.PositiveIntegerField(
         "retried for (min)",
@@ -109,6 +115,24 @@ class Webhook(models.Model):
 
     def __str__(self) -> str:
         return self.command
+
+
+class DeviceToken(models.Model):
+    """Where a push vendor finds a device of a user."""
+
+    user_id = models.CharField("user", max_length=64)
+    platform_id = models.IntegerField("platform", choices=sorted(PLATFORM_NAME.items()))
+    token = models.CharField(max_length=4096)
+    update_time = models.BigIntegerField("registered (ms)", default=0)
+    expires_at = models.DateTimeField("expires", null=True, blank=True)
+
+    class Meta:
+        managed = False
+        db_table = device_tokens.COLLECTION
+        ordering = ("user_id", "platform_id")
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {PLATFORM_NAME.get(self.platform_id, self.platform_id)}"
 
 
 class DeadLetter(models.Model):
@@ -196,6 +220,27 @@ class Friend(models.Model):
 
     def __str__(self) -> str:
         return f"{self.owner_user_id}: {self.friend_user_id}"
+
+
+class FriendRequest(models.Model):
+    from_user_id = models.CharField("applicant", max_length=64)
+    to_user_id = models.CharField("applied to", max_length=64)
+    handle_result = models.IntegerField("answer", choices=[(0, "none yet"), (1, "agreed"), (-1, "refused")], default=0)
+    req_msg = models.TextField("message", blank=True, default="")
+    create_time = models.BigIntegerField("applied (ms)", default=0)
+    handler_user_id = models.CharField("answered by", max_length=64, blank=True, default="")
+    handle_msg = models.TextField("answer's message", blank=True, default="")
+    handle_time = models.BigIntegerField("answered (ms)", default=0)
+    ex = models.TextField("extra", blank=True, default="")
+
+    class Meta:
+        managed = False
+        db_table = "friend_request"
+        ordering = ("-create_time",)
+        verbose_name = "friend application"
+
+    def __str__(self) -> str:
+        return f"{self.from_user_id} to {self.to_user_id}"
 
 
 class Black(models.Model):

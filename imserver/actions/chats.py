@@ -19,8 +19,8 @@ from imserver.protocol.conversations import (
     conversation_key,
     is_notification_conversation,
 )
-from imserver.storage.clients import get_async_mongo, get_async_redis
-from imserver.storage.conversations import Conversations, NewConversation
+from imserver.storage.clients import Document, get_async_mongo, get_async_redis
+from imserver.storage.conversations import Conversations, NewConversation, unborn_record
 from imserver.storage.seq_limits import SeqLimits
 
 
@@ -69,6 +69,21 @@ def _peer_of(user_id: str, key: str) -> str:
         if peer_id <= user_id:
             return peer_id
     return ""
+
+
+async def find_records(user_id: str, conversation_ids: Iterable[str]) -> list[Document]:
+    """The user's records in the order asked, also those that persist is about to write: clients ask for a conversation
+    the moment that its first message reaches them."""
+    wanted = list(dict.fromkeys(conversation_ids))
+    store = Conversations(get_async_redis(), get_async_mongo())
+    found = {row["conversation_id"]: row for row in await store.find(user_id, wanted)}
+    missing = [item for item in wanted if item not in found]
+    if missing:
+        for conversation_id in await store.find_unborn(user_id, missing):
+            chat = find_chat(user_id, conversation_id)
+            if chat is not None:
+                found[conversation_id] = unborn_record(chat.record())
+    return [found[item] for item in wanted if item in found]
 
 
 async def check_chat(user_id: str, conversation_id: str) -> Chat:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imserver.actions.chats import Chat, find_chat
+from imserver.actions import pull
+from imserver.actions.chats import Chat, find_chat, find_records
 from imserver.actions.groups import is_member
-from imserver.actions.notify import send_notification
+from imserver.actions.notify import send_notification, tell_conversations_changed
 from imserver.actions.single_checks import get_facts
-from imserver.constants import ContentType, RecvMsgOpt, SessionType
+from imserver.constants import ContentType, GroupAtType, RecvMsgOpt, SessionType
 from imserver.errors import ArgsError, NoPermission
 from imserver.protocol.gen import conversation_pb2
 from imserver.protocol.gen.conversation_pb2 import Conversation, ConversationReq
-from imserver.protocol.gen.sdkws_pb2 import ConversationSetPrivateTips, ConversationUpdateTips
+from imserver.protocol.gen.sdkws_pb2 import ConversationSetPrivateTips
 from imserver.storage import versions
 from imserver.storage.clients import Document, get_async_mongo, get_async_redis
 from imserver.storage.conversations import Conversations
 from imserver.storage.versions import Versions
 
 MOST_PER_REQUEST = 1000
-#: groupAtType: none, me, all, all and me, group notice.
-_MOST_AT_TYPE = 4
+MAX_EX_CHARS = 4000
 
 #: field of Conversation -> field of the record.
 _FIELDS = {
@@ -56,7 +56,7 @@ _SETTABLE = (
 )
 _RANGES: dict[str, Callable[[int], bool]] = {
     "recvMsgOpt": lambda value: value in set(RecvMsgOpt),
-    "groupAtType": lambda value: 0 <= value <= _MOST_AT_TYPE,
+    "groupAtType": lambda value: value in set(GroupAtType),
     "burnDuration": lambda value: value >= 0,
     "msgDestructTime": lambda value: value >= 0,
 }
@@ -100,9 +100,18 @@ async def do_set(chats: list[Chat], request: ConversationReq, operation_id: str)
         return
     for chat in chats:
         if await _store().set(chat.record(), values):
-            await _tell_changed(chat, operation_id)
+            await tell_conversations_changed(chat.user_id, [chat.conversation_id], operation_id)
         if request.HasField("isPrivateChat") and chat.session_type == SessionType.SINGLE:
             await _set_private_for_peer(chat, request.isPrivateChat.value, operation_id)
+
+
+async def do_set_ex_of_all(user_id: str, ex: str, operation_id: str) -> None:
+    """Set the extra of all conversations of a user. May run twice: the second time nothing changes."""
+    if len(ex) > MAX_EX_CHARS:
+        raise ArgsError(f"ex is longer than {MAX_EX_CHARS} characters")
+    changed = await _store().set_all(user_id, {"ex": ex})
+    for at in range(0, len(changed), MOST_PER_REQUEST):
+        await tell_conversations_changed(user_id, changed[at : at + MOST_PER_REQUEST], operation_id)
 
 
 async def _set_private_for_peer(chat: Chat, is_private: bool, operation_id: str) -> None:
@@ -124,35 +133,38 @@ async def _set_private_for_peer(chat: Chat, is_private: bool, operation_id: str)
     )
 
 
-async def _tell_changed(chat: Chat, operation_id: str) -> None:
-    await send_notification(
-        ContentType.CONVERSATION_CHANGE,
-        ConversationUpdateTips(userID=chat.user_id, conversationIDList=[chat.conversation_id]),
-        send_id=chat.user_id,
-        recv_id=chat.user_id,
-        session_type=SessionType.SINGLE,
-        operation_id=operation_id,
-    )
-
-
 # -- reading and syncing
+
+
+async def show_again(user_id: str) -> None:
+    """List the deleted conversations again in which something was said since. Of who has deleted none: one look."""
+    deleted = await _store().find_deleted(user_id)
+    if not deleted:
+        return
+    bounds = await pull.get_bounds(user_id, list(deleted))
+    shown = [item for item, bound in bounds.items() if bound.max_seq > deleted[item]]
+    if shown:
+        await _store().show(user_id, shown)
 
 
 async def get_conversations(owner_user_id: str, conversation_ids: list[str]) -> list[Conversation]:
     """The records that exist, in the order asked. Raises ArgsError."""
     if len(conversation_ids) > MOST_PER_REQUEST:
         raise ArgsError(f"more than {MOST_PER_REQUEST} conversations at once")
-    return [to_conversation(document) for document in await _store().find(owner_user_id, conversation_ids)]
+    await show_again(owner_user_id)
+    return [to_conversation(document) for document in await find_records(owner_user_id, conversation_ids)]
 
 
 async def get_page(owner_user_id: str, skip: int, limit: int) -> tuple[int, list[Conversation]]:
     """(how many there are, those of the page), in the order of ``get_full_ids``."""
+    await show_again(owner_user_id)
     total = await _store().count(owner_user_id)
     page = await _store().find_page(owner_user_id, skip=skip, limit=limit)
     return total, [to_conversation(document) for document in page]
 
 
 async def get_all(owner_user_id: str) -> list[Conversation]:
+    await show_again(owner_user_id)
     return [to_conversation(document) for document in await _store().find_page(owner_user_id)]
 
 
@@ -169,25 +181,27 @@ async def get_incremental(
 ) -> conversation_pb2.GetIncrementalConversationResp:
     """What changed since the client's version."""
     user_id = request.userID
+    await show_again(user_id)
     changes = await Versions(get_async_mongo()).changes_since(
         versions.conversations_of(user_id), request.versionID, request.version
     )
-    answer = conversation_pb2.GetIncrementalConversationResp(
-        version=changes.version, versionID=changes.version_id, full=changes.is_full, delete=changes.deleted
+    rows = {row["conversation_id"]: row for row in await _store().find(user_id, changes.items)} if changes.items else {}
+    changes = changes.settle(rows)
+    return conversation_pb2.GetIncrementalConversationResp(
+        version=changes.version,
+        versionID=changes.version_id,
+        full=changes.is_full,
+        delete=changes.deleted,
+        insert=[to_conversation(rows[item]) for item in changes.inserted],
+        update=[to_conversation(rows[item]) for item in changes.updated],
     )
-    wanted = [*changes.inserted, *changes.updated]
-    if wanted:
-        found = {item["conversation_id"]: item for item in await _store().find(user_id, wanted)}
-        answer.insert.extend(to_conversation(found[item]) for item in changes.inserted if item in found)
-        answer.update.extend(to_conversation(found[item]) for item in changes.updated if item in found)
-        answer.delete.extend(item for item in wanted if item not in found)
-    return answer
 
 
 async def get_full_ids(
     request: conversation_pb2.GetFullOwnerConversationIDsReq,
 ) -> conversation_pb2.GetFullOwnerConversationIDsResp:
     """All ids, unless the client's hash says that it has them."""
+    await show_again(request.userID)
     # The version first: what changes between the two is told again, not missed.
     version_id, version = await Versions(get_async_mongo()).get(versions.conversations_of(request.userID))
     ids = await _store().list_ids(request.userID)

@@ -9,9 +9,11 @@ from google.protobuf.message import Message
 from imserver.actions.group_notices import describe_operator, tell
 from imserver.actions.groups import (
     MANAGERS,
+    MOST_PER_REQUEST,
     Operator,
     check_page,
     check_role,
+    get_group,
     get_group_infos,
     get_living_group,
     group_store,
@@ -178,3 +180,14 @@ async def get_of_user(operator: Operator, group_id: str, user_id: str) -> list[G
         await check_role(operator, group_id, MANAGERS)
     row = await _store().find(group_id, user_id)
     return await to_requests([row]) if row else []
+
+
+async def get_of_users(operator: Operator, group_id: str, user_ids: list[str]) -> list[GroupRequest]:
+    """Applications of some users to a group, for those who answer them. Raises ArgsError, RecordNotFound, NoPermission."""
+    if not user_ids or len(user_ids) > MOST_PER_REQUEST:
+        raise ArgsError(f"userIDs must be 1 to {MOST_PER_REQUEST}")
+    await get_group(group_id)
+    await check_role(operator, group_id, MANAGERS)
+    where = {"group_id": group_id, "user_id": {"$in": user_ids}}
+    _, rows = await _store().page(where, skip=0, limit=len(user_ids))
+    return await to_requests(rows)

@@ -15,6 +15,7 @@ from imserver.actions.groups import (
     get_group_infos,
     get_member_infos,
     group_store,
+    to_group_infos,
 )
 from imserver.constants import RoleLevel
 from imserver.errors import ArgsError, NoPermission, RecordNotFound
@@ -22,6 +23,7 @@ from imserver.protocol.gen import group_pb2
 from imserver.protocol.gen.sdkws_pb2 import GroupInfo
 from imserver.storage import versions
 from imserver.storage.clients import get_async_mongo
+from imserver.storage.users import Users
 from imserver.storage.versions import Changes, Versions, id_hash
 
 #: ``filter`` of the member list -> roles; 0 is everybody.
@@ -84,6 +86,58 @@ async def get_joined_groups(request: group_pb2.GetJoinedGroupListReq) -> group_p
     ids = await groups.joined_ids(request.fromUserID, skip=skip, limit=limit)
     total = await groups.count_joined(request.fromUserID)
     return group_pb2.GetJoinedGroupListResp(total=total, groups=await get_group_infos(ids))
+
+
+async def get_user_ids(operator: Operator, group_id: str) -> list[str]:
+    """Ids of all members in the list's order. Raises RecordNotFound, NoPermission."""
+    await get_group(group_id)
+    await check_member(operator, group_id)
+    return await group_store().member_ids(group_id)
+
+
+async def get_abstracts(group_ids: list[str]) -> list[group_pb2.GroupAbstractInfo]:
+    """How many members each group has, and a number that is another one when they are others.
+
+    Raises:
+        ArgsError, RecordNotFound: one of them does not exist.
+    """
+    if not group_ids or len(group_ids) > MOST_GROUPS_PER_SYNC or len(set(group_ids)) != len(group_ids):
+        raise ArgsError(f"groupIDs must be 1 to {MOST_GROUPS_PER_SYNC} different ids")
+    missing = set(group_ids) - {group["group_id"] for group in await group_store().find(group_ids)}
+    if missing:
+        raise RecordNotFound(f"groups do not exist: {', '.join(sorted(missing)[:10])}")
+    abstracts = []
+    for group_id in group_ids:
+        user_ids = sorted(await group_store().member_ids(group_id))
+        abstracts.append(
+            group_pb2.GroupAbstractInfo(
+                groupID=group_id, groupMemberNumber=len(user_ids), groupMemberListHash=id_hash(user_ids)
+            )
+        )
+    return abstracts
+
+
+async def search_groups(request: group_pb2.GetGroupsReq) -> group_pb2.GetGroupsResp:
+    """For app admins: the group of an id, else a page of those with a word in their name. Raises ArgsError."""
+    skip, limit = check_page(request.pagination)
+    if request.groupID:
+        found = await group_store().find([request.groupID])
+        total, found = len(found), found[skip : skip + limit]
+    else:
+        total, found = await group_store().search(request.groupName, skip=skip, limit=limit)
+    owners = await Users(get_async_mongo()).find([group["owner_user_id"] for group in found])
+    names = {user["user_id"]: user["nickname"] for user in owners}
+    return group_pb2.GetGroupsResp(
+        total=total,
+        groups=[
+            group_pb2.CMSGroup(
+                groupInfo=info,
+                groupOwnerUserName=names.get(info.ownerUserID, ""),
+                groupOwnerUserID=info.ownerUserID,
+            )
+            for info in await to_group_infos(found)
+        ],
+    )
 
 
 # -- incremental sync

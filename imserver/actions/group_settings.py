@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imserver.actions import mentions
 from imserver.actions.group_notices import GROUP_ITEM, ORDER_ITEM, Version, announce, record_change
 from imserver.actions.groups import (
     MANAGERS,
@@ -139,6 +140,8 @@ async def do_set_group_info(operator: Operator, group_id: str, changes: Document
     if has_announcement:
         content_type = ContentType.GROUP_INFO_SET_ANNOUNCEMENT
         await announce(operator, group_id, content_type, GroupInfoSetAnnouncementTips, version=version)
+        if changes["notification"]:
+            mentions.mark_announcement(group_id, operator.operation_id)
     if has_name:
         await announce(operator, group_id, ContentType.GROUP_INFO_SET_NAME, GroupInfoSetNameTips, version=version)
     told = {"notification", "notification_update_time", "notification_user_id", "group_name"}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import orjson
 from google.protobuf.message import Message
 
-from imserver.actions.send import do_send
+from imserver.actions.outgoing import do_send
 from imserver.clock import now_ms
 from imserver.constants import ContentType, MsgFrom, Option, SessionType
-from imserver.protocol.gen.sdkws_pb2 import MsgData
+from imserver.protocol.gen.sdkws_pb2 import ConversationUpdateTips, MsgData
 from imserver.protocol.json_mapping import to_json
 
 _OFF = (
@@ -29,7 +30,7 @@ _OFF = (
 
 def build_notification(
     content_type: ContentType,
-    tips: Message,
+    tips: Message | dict[str, Any],
     *,
     send_id: str,
     recv_id: str,
@@ -52,6 +53,7 @@ def build_notification(
     if is_send_msg:
         options[Option.IS_SEND_MSG] = options[Option.UNREAD_COUNT] = True
     now = now_ms()
+    detail = to_json(tips) if isinstance(tips, Message) else tips
     return MsgData(
         sendID=send_id,
         recvID=recv_id,
@@ -62,7 +64,7 @@ def build_notification(
         sessionType=session_type,
         msgFrom=MsgFrom.SYSTEM,
         contentType=content_type,
-        content=orjson.dumps({"detail": orjson.dumps(to_json(tips)).decode()}),
+        content=orjson.dumps({"detail": orjson.dumps(detail).decode()}),
         createTime=now,
         sendTime=now,
         options=options,
@@ -71,7 +73,7 @@ def build_notification(
 
 async def send_notification(
     content_type: ContentType,
-    tips: Message,
+    tips: Message | dict[str, Any],
     *,
     send_id: str,
     recv_id: str,
@@ -101,3 +103,15 @@ async def send_notification(
         sender_face_url=sender_face_url,
     )
     await do_send(msg, operation_id, entrance="notification")
+
+
+async def tell_conversations_changed(owner_user_id: str, conversation_ids: list[str], operation_id: str) -> None:
+    """1300: an owner's devices look at what changed in its conversations. Raises ServerBusy, StorageUnavailable."""
+    await send_notification(
+        ContentType.CONVERSATION_CHANGE,
+        ConversationUpdateTips(userID=owner_user_id, conversationIDList=conversation_ids),
+        send_id=owner_user_id,
+        recv_id=owner_user_id,
+        session_type=SessionType.SINGLE,
+        operation_id=operation_id,
+    )

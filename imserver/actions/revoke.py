@@ -15,7 +15,7 @@ from imserver.actions import pull
 from imserver.actions.chats import check_chat
 from imserver.actions.groups import group_store
 from imserver.actions.notify import build_notification
-from imserver.actions.send import do_send
+from imserver.actions.outgoing import do_send
 from imserver.actions.single_checks import get_facts
 from imserver.actions.stored import wait_until_stored
 from imserver.clock import now_ms

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 
-from imserver.actions.append import get_appender
+from imserver.actions import mentions
 from imserver.actions.groups import check_group_send
+from imserver.actions.outgoing import complete, hand_over
 from imserver.actions.single_checks import check_single, get_facts
-from imserver.clock import now_ms
-from imserver.constants import NOTIFICATION_BEGIN, NOTIFICATION_END, ContentType, MsgStatus, Option, SessionType
+from imserver.constants import NOTIFICATION_BEGIN, NOTIFICATION_END, ContentType, SessionType
 from imserver.errors import ArgsError, NoPermission
-from imserver.protocol.conversations import conversation_key_of
-from imserver.protocol.gen.msg_pb2 import SendMsgResp
 from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.protocol.options import force_options
-from imserver.storage.logs import Append
 from imserver.webhooks import policy
 
 MAX_CLIENT_MSG_ID_CHARS = 256
-MAX_OPERATION_ID_CHARS = 256
 MAX_OPTION_CHARS = 64
 #: An entry costs more in MongoDB than on the wire.
 MAX_MENTIONS = 1000
@@ -43,12 +38,14 @@ async def submit(msg: MsgData, sender_id: str, operation_id: str, *, entrance: s
         IMError: the message is refused, nothing was appended. The future may raise ServerBusy, StorageUnavailable.
     """
     await check_send(msg, sender_id)
-    _complete(msg)
+    complete(msg)
     is_modified = await policy.before_send(msg, operation_id)
     if is_modified:
         await check_send(msg, sender_id)
         force_options(msg)
-    return _append(msg, operation_id, entrance=entrance, is_modified=is_modified)
+    appended = hand_over(msg, operation_id, entrance=entrance, is_modified=is_modified)
+    mentions.follow(msg, operation_id, appended)
+    return appended
 
 
 async def check_send(msg: MsgData, sender_id: str) -> None:
@@ -87,42 +84,3 @@ _CHECKS: dict[int, Callable[[MsgData], Awaitable[None]]] = {
 async def check_user_exists(user_id: str) -> None:
     """Raises RecordNotFound."""
     await get_facts(user_id)
-
-
-def do_send(msg: MsgData, operation_id: str, *, entrance: str) -> asyncio.Future[bytes]:
-    """Complete and append a message of the server's own: neither checks nor webhooks. The future is ``submit``'s."""
-    _complete(msg)
-    return _append(msg, operation_id, entrance=entrance)
-
-
-def _complete(msg: MsgData) -> None:
-    """Fill in what is the server's to say; a client could hide a message behind a status or a seq of its own."""
-    msg.serverMsgID = secrets.token_hex(16)
-    if msg.sendTime <= 0:
-        msg.sendTime = now_ms()
-    if not msg.clientMsgID:
-        msg.clientMsgID = secrets.token_hex(16)
-    msg.status = MsgStatus.SUCCESS
-    msg.seq = 0
-    msg.isRead = False
-    force_options(msg)
-    if msg.contentType == ContentType.HAS_READ_RECEIPT:
-        msg.options[Option.IS_NOT_NOTIFICATION] = False
-
-
-def _append(msg: MsgData, operation_id: str, *, entrance: str, is_modified: bool = False) -> asyncio.Future[bytes]:
-    """``is_modified``: a webhook changed the message, so the answer tells how."""
-    answer = SendMsgResp(serverMsgID=msg.serverMsgID, clientMsgID=msg.clientMsgID, sendTime=msg.sendTime)
-    if is_modified:
-        answer.modify.CopyFrom(msg)
-    return get_appender().submit(
-        Append(
-            key=conversation_key_of(msg),
-            send_id=msg.sendID,
-            client_msg_id=msg.clientMsgID,
-            msg=msg.SerializeToString(),
-            operation_id=operation_id[:MAX_OPERATION_ID_CHARS],
-            answer=answer.SerializeToString(),
-            entrance=entrance,
-        )
-    )

@@ -1,10 +1,11 @@
-"""Users: registering and looking up."""
+"""Users: registering and looking up. What changes of them is in user_infos.py."""
 
 from __future__ import annotations
 
 import re
 
-from imserver.errors import ArgsError, RegisteredAlready
+from imserver.constants import AppManagerLevel
+from imserver.errors import ArgsError, RecordNotFound, RegisteredAlready
 from imserver.protocol.gen.sdkws_pb2 import UserInfo
 from imserver.storage.clients import Document, get_async_mongo
 from imserver.storage.users import Users, new_user
@@ -37,6 +38,38 @@ async def do_register(users: list[UserInfo]) -> None:
     """Raises RegisteredAlready when another request was quicker."""
     documents = [new_user(user.userID, user.nickname, user.faceURL, user.ex) for user in users]
     await Users(get_async_mongo()).add(documents)
+
+
+async def check_exists(user_id: str) -> None:
+    """Raises RecordNotFound."""
+    if not await Users(get_async_mongo()).exists(user_id):
+        raise RecordNotFound(f"user {user_id} does not exist")
+
+
+async def find_registered(user_ids: list[str]) -> dict[str, bool]:
+    """Whether each of these users is registered. Raises ArgsError."""
+    if len(user_ids) > MOST_USERS_PER_REQUEST:
+        raise ArgsError(f"more than {MOST_USERS_PER_REQUEST} users at once")
+    if len(set(user_ids)) != len(user_ids):
+        raise ArgsError("a userID stands twice in the request")
+    existing = set(await Users(get_async_mongo()).find_existing(user_ids))
+    return {user_id: user_id in existing for user_id in user_ids}
+
+
+async def get_page_of_ids(skip: int, limit: int) -> tuple[int, list[str]]:
+    """(how many users there are, ids of the page), in their order."""
+    total, rows = await Users(get_async_mongo()).page({}, skip=skip, limit=limit)
+    return total, [row["user_id"] for row in rows]
+
+
+async def get_page(user_id: str, nickname: str, skip: int, limit: int) -> tuple[int, list[UserInfo]]:
+    """(how many there are, those of the page): users without special rights whose id and name contain these texts."""
+    where: Document = {"app_manger_level": {"$lt": int(AppManagerLevel.ADMIN)}}
+    for column, text in (("user_id", user_id), ("nickname", nickname)):
+        if text:
+            where[column] = {"$regex": re.escape(text), "$options": "i"}
+    total, rows = await Users(get_async_mongo()).page(where, skip=skip, limit=limit)
+    return total, [to_user_info(row) for row in rows]
 
 
 async def get_users_info(user_ids: list[str]) -> list[UserInfo]:

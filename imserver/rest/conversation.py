@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.actions import conversations
+from imserver.actions import conversations, deleted_conversations, sorted_conversations
 from imserver.actions.groups import check_page
 from imserver.errors import ArgsError, RecordNotFound
 from imserver.protocol.gen import conversation_pb2
@@ -85,3 +85,30 @@ async def get_pinned_conversation_ids(call: Call) -> Answer:
     call.check_self(request.userID)
     ids = await conversations.get_pinned_ids(request.userID)
     return conversation_pb2.GetNotNotifyConversationIDsResp(conversationIDs=ids)
+
+
+@route(Who.ANY)
+async def get_sorted_conversation_list(call: Call) -> Answer:
+    request = call.parse(conversation_pb2.GetSortedConversationListReq)
+    call.check_self(request.userID)
+    page = check_page(request.pagination)
+    return await sorted_conversations.get_sorted(request.userID, list(request.conversationIDs), *page)
+
+
+@route(Who.ANY)
+async def delete_conversations(call: Call) -> Answer:
+    request = call.parse(conversation_pb2.DeleteConversationsReq)
+    user_id = request.ownerUserID
+    call.check_self(user_id)
+    ids = await deleted_conversations.check_delete(user_id, list(request.conversationIDs), request.needDeleteTime)
+    await deleted_conversations.do_delete(user_id, ids, call.operation_id)
+    return None
+
+
+@route(Who.ANY)
+async def update_conversations_by_user(call: Call) -> Answer:
+    request = call.parse(conversation_pb2.UpdateConversationsByUserReq)
+    call.check_self(request.userID)
+    if request.HasField("ex"):
+        await conversations.do_set_ex_of_all(request.userID, request.ex.value, call.operation_id)
+    return None

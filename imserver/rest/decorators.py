@@ -59,6 +59,9 @@ class Call:
     body: dict[str, Any]
     operation_id: str
     claims: Claims | None
+    #: Address of this API as the caller reaches it, without a slash at the end.
+    api_url: str = ""
+    content_type: str = ""
 
     def parse(self, message_type: type[M]) -> M:
         """The body as a message. Raises ArgsError."""
@@ -80,12 +83,25 @@ class Call:
             raise NoPermission("only the user itself or an admin may do this")
 
 
-Answer = Message | dict[str, Any] | None
+Answer = Message | dict[str, Any] | list[Any] | str | None
+#: Reads a request's body as JSON values; raises ArgsError, RequestDataTooBig.
+BodyReader = Callable[[HttpRequest], dict[str, Any]]
 Handler = Callable[[Call], Awaitable[Answer]]
 View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
 
 
-def route(who: Who) -> Callable[[Handler], View]:
+def read_json(request: HttpRequest) -> dict[str, Any]:
+    """The body as a JSON object. Raises ArgsError."""
+    try:
+        body = orjson.loads(request.body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise ArgsError("the body is not JSON") from error
+    if not isinstance(body, dict):
+        raise ArgsError("the body is not a JSON object")
+    return body
+
+
+def route(who: Who, read_body: BodyReader = read_json) -> Callable[[Handler], View]:
     """Make a view of a handler."""
 
     def wrap(handler: Handler) -> View:
@@ -94,7 +110,7 @@ def route(who: Who) -> Callable[[Handler], View]:
                 return HttpResponse(status=200, headers=CORS_HEADERS)
             operation_id = request.headers.get("operationID", "")
             try:
-                data = await handler(await _read_call(request, operation_id, who))
+                data = await handler(await _read_call(request, operation_id, who, read_body))
             except Exception as error:  # noqa: BLE001  (every failure leaves in the envelope)
                 return _envelope(_refusal(error, operation_id, request.path))
             return _envelope(None, data)
@@ -106,7 +122,7 @@ def route(who: Who) -> Callable[[Handler], View]:
     return wrap
 
 
-async def _read_call(request: HttpRequest, operation_id: str, who: Who) -> Call:
+async def _read_call(request: HttpRequest, operation_id: str, who: Who, read_body: BodyReader) -> Call:
     """The checks in the protocol's order: operationID, token, body."""
     if request.method != "POST":
         raise ArgsError("use POST")
@@ -119,17 +135,21 @@ async def _read_call(request: HttpRequest, operation_id: str, who: Who) -> Call:
             raise ArgsError("header token is missing")
         claims = await auth.check_claims(token)
     try:
-        body = orjson.loads(request.body or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise ArgsError("the body is not JSON") from error
+        body = read_body(request)
     except RequestDataTooBig as error:
         raise ArgsError("the body is larger than 8 MiB") from error
-    if not isinstance(body, dict):
-        raise ArgsError("the body is not a JSON object")
-    call = Call(body, operation_id, claims)
+    call = Call(body, operation_id, claims, get_api_url(request), request.content_type or "")
     if who is Who.ADMIN and not call.is_admin:
         raise NoPermission("this needs an admin token")
     return call
+
+
+def get_api_url(request: HttpRequest) -> str:
+    """OBJECT_URL; else what a proxy says in OpenIM's header X-Request-Api; else the host that was asked."""
+    url = get_config().object_url or request.headers.get("X-Request-Api", "")
+    if not url.startswith(("http://", "https://")):
+        url = f"{request.scheme}://{request.get_host()}"
+    return url.rstrip("/")
 
 
 def _refusal(error: Exception, operation_id: str, path: str) -> IMError:
@@ -153,6 +173,13 @@ def _envelope(error: IMError | None, data: Answer = None) -> HttpResponse:
     return HttpResponse(orjson.dumps(envelope), content_type="application/json", headers=CORS_HEADERS)
 
 
-def unknown_route(_request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """Plain text; with CORS, or a browser shows a network error instead."""
+def refuse(error: IMError) -> HttpResponse:
+    """An error in the envelope, for views that are no routes."""
+    return _envelope(error)
+
+
+def unknown_route(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Plain text; with CORS, also for the question before the request, or a browser shows a network error instead."""
+    if request.method == "OPTIONS":
+        return HttpResponse(status=200, headers=CORS_HEADERS)
     return HttpResponse("404 page not found", status=404, content_type="text/plain", headers=CORS_HEADERS)

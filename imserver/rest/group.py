@@ -147,6 +147,22 @@ async def set_group_info_ex(call: Call) -> Answer:
 
 
 @route(Who.ANY)
+async def set_group_info(call: Call) -> Answer:
+    """The older form of the route above: an empty text means as it was."""
+    given, operator = call.parse(group_pb2.SetGroupInfoReq).groupInfoForSet, _operator(call)
+    request = group_pb2.SetGroupInfoExReq(groupID=given.groupID)
+    for name in ("groupName", "notification", "introduction", "faceURL"):
+        if getattr(given, name):
+            getattr(request, name).value = getattr(given, name)
+    for name in ("ex", "needVerification", "lookMemberInfo", "applyMemberFriend"):
+        if given.HasField(name):
+            getattr(request, name).CopyFrom(getattr(given, name))
+    changes = await group_settings.check_set_group_info(operator, request)
+    await group_settings.do_set_group_info(operator, request.groupID, changes)
+    return None
+
+
+@route(Who.ANY)
 async def set_group_member_info(call: Call) -> Answer:
     members, operator = list(call.parse(group_pb2.SetGroupMemberInfoReq).members), _operator(call)
     await group_settings.check_set_member_info(operator, members)
@@ -210,6 +226,32 @@ async def get_incremental_group_members_batch(call: Call) -> Answer:
     return answer
 
 
+@route(Who.ANY)
+async def get_incremental_group_members(call: Call) -> Answer:
+    """The route above for one group."""
+    item, operator = call.parse(group_pb2.getIncrementalGroupMemberReq), _operator(call)
+    request = group_pb2.BatchGetIncrementalGroupMemberReq(userID=operator.user_id, reqList=[item])
+    answer = to_json((await group_queries.get_changed_members(operator, request)).respList[item.groupID])
+    return {**answer, **{name: answer[name] or None for name in _NULL_WHEN_EMPTY}}
+
+
+@route(Who.ANY)
+async def get_group_member_user_id(call: Call) -> Answer:
+    group_id = call.parse(group_pb2.GetGroupMemberUserIDsReq).groupID
+    return group_pb2.GetGroupMemberUserIDsResp(userIDs=await group_queries.get_user_ids(_operator(call), group_id))
+
+
+@route(Who.ANY)
+async def get_group_abstract_info(call: Call) -> Answer:
+    abstracts = await group_queries.get_abstracts(list(call.parse(group_pb2.GetGroupAbstractInfoReq).groupIDs))
+    return group_pb2.GetGroupAbstractInfoResp(groupAbstractInfos=abstracts)
+
+
+@route(Who.ADMIN)
+async def get_groups(call: Call) -> Answer:
+    return await group_queries.search_groups(call.parse(group_pb2.GetGroupsReq))
+
+
 # -- applications
 
 
@@ -249,3 +291,12 @@ async def get_specified_user_group_request_info(call: Call) -> Answer:
     request = call.parse(group_pb2.QuitGroupReq)
     found = await group_applications.get_of_user(_operator(call), request.groupID, request.userID)
     return {"groupRequests": [to_json(item) for item in found]}
+
+
+@route(Who.ANY)
+async def get_group_users_req_application_list(call: Call) -> Answer:
+    """Applications of some users to a group."""
+    request = call.parse(group_pb2.getGroupUsersReqApplicationListReq)
+    user_ids = list(request.userIDs)
+    found = await group_applications.get_of_users(_operator(call), request.groupID, user_ids)
+    return group_pb2.getGroupUsersReqApplicationListResp(total=len(found), groupRequests=found)

@@ -1,87 +1,30 @@
-"""/msg: sending from the app server, read state, revoking, deleting."""
+"""/msg: pulling, read state, revoking, deleting. Sending is in msg_send.py."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
-
-from imserver.actions import delete, pull, read, revoke, send
-from imserver.constants import ContentType, MsgFrom, Option, SessionType
-from imserver.errors import ArgsError
-from imserver.protocol.gen import msg_pb2
-from imserver.protocol.gen.sdkws_pb2 import MsgData
+from imserver.actions import delete, msg_search, physical_delete, pull, read, revoke
+from imserver.clock import now_ms
+from imserver.protocol.gen import msg_pb2, sdkws_pb2
 from imserver.rest.decorators import Answer, Call, Who, route
 
-#: What an app server may send in a user's name.
-REST_CONTENT_TYPES = frozenset(
-    {
-        ContentType.TEXT,
-        ContentType.PICTURE,
-        ContentType.VOICE,
-        ContentType.VIDEO,
-        ContentType.FILE,
-        ContentType.AT_TEXT,
-        ContentType.CUSTOM,
-        ContentType.QUOTE,
-        ContentType.MARKDOWN_TEXT,
-        ContentType.OA_NOTIFICATION,
-    }
-)
-_ONLINE_ONLY_OFF = (Option.HISTORY, Option.PERSISTENT, Option.SENDER_SYNC, Option.CONVERSATION_UPDATE)
 
-#: Fields of MsgData that the app server gives; keys match without regard to case.
-_GIVEN = frozenset(
-    {
-        "sendid",
-        "recvid",
-        "groupid",
-        "sendernickname",
-        "senderfaceurl",
-        "senderplatformid",
-        "sessiontype",
-        "contenttype",
-        "sendtime",
-        "offlinepushinfo",
-        "ex",
-    }
-)
+@route(Who.ANY)
+async def get_server_time(call: Call) -> Answer:
+    return msg_pb2.GetServerTimeResp(serverTime=now_ms())
 
 
-@route(Who.ADMIN)
-async def send_msg(call: Call) -> Answer:
-    """Send a message in a user's name. The body is MsgData, flat, with ``content`` as a JSON object."""
-    body = {key.lower(): value for key, value in call.body.items()}
-    content = body.get("content")
-    if not isinstance(content, dict) or not content:
-        raise ArgsError("content must be a JSON object")
-    given = {key: value for key, value in body.items() if key in _GIVEN}
-    msg = Call(given, call.operation_id, call.claims).parse(MsgData)
-    if not msg.sendID:
-        raise ArgsError("sendID is empty")
-    if msg.contentType not in REST_CONTENT_TYPES:
-        raise ArgsError(f"contentType {msg.contentType} cannot be sent by REST")
-    if msg.contentType == ContentType.OA_NOTIFICATION:
-        msg.sessionType = SessionType.NOTIFICATION
-    msg.content = orjson.dumps(content)
-    msg.msgFrom = MsgFrom.SYSTEM
-    if _switch(body, "isOnlineOnly"):
-        for option in _ONLINE_ONLY_OFF:
-            msg.options[option] = False
-    if _switch(body, "notOfflinePush"):
-        msg.options[Option.OFFLINE_PUSH] = False
-    await send.check_user_exists(msg.sendID)
-    future = await send.submit(msg, msg.sendID, call.operation_id, entrance="rest")
-    answer = msg_pb2.SendMsgResp.FromString(await future)
-    return {"serverMsgID": answer.serverMsgID, "clientMsgID": answer.clientMsgID, "sendTime": answer.sendTime}
+@route(Who.ANY)
+async def newest_seq(call: Call) -> Answer:
+    user_id = call.parse(sdkws_pb2.GetMaxSeqReq).userID
+    call.check_self(user_id)
+    return await pull.get_max_seqs(user_id)
 
 
-def _switch(body: dict[str, Any], name: str) -> bool:
-    """Raises ArgsError."""
-    value = body.get(name.lower())
-    if value is not None and not isinstance(value, bool):
-        raise ArgsError(f"{name} must be true or false")
-    return bool(value)
+@route(Who.ANY)
+async def pull_msg_by_seq(call: Call) -> Answer:
+    request = call.parse(sdkws_pb2.PullMessageBySeqsReq)
+    call.check_self(request.userID)
+    return pull.PullResp.FromString(await pull.pull_by_ranges(request.userID, request))
 
 
 @route(Who.ANY)
@@ -158,3 +101,29 @@ async def user_clear_all_msg(call: Call) -> Answer:
     call.check_self(request.userID)
     await delete.do_clear_all(request.userID, request.deleteSyncOpt, call.operation_id, is_admin=call.is_admin)
     return None
+
+
+# -- for operators
+
+
+@route(Who.ADMIN)
+async def delete_msg_phsical_by_seq(call: Call) -> Answer:
+    request = call.parse(msg_pb2.DeleteMsgPhysicalBySeqReq)
+    seqs = list(request.seqs)
+    physical_delete.check_delete_seqs(request.conversationID, seqs)
+    await physical_delete.do_delete_seqs(request.conversationID, seqs)
+    return None
+
+
+@route(Who.ADMIN)
+async def delete_msg_physical(call: Call) -> Answer:
+    request = call.parse(msg_pb2.DeleteMsgPhysicalReq)
+    ids = list(request.conversationIDs)
+    physical_delete.check_delete_before(ids, request.timestamp)
+    await physical_delete.do_delete_before(ids, request.timestamp)
+    return None
+
+
+@route(Who.ADMIN)
+async def search_msg(call: Call) -> Answer:
+    return await msg_search.search(call.parse(msg_pb2.SearchMessageReq))

@@ -26,6 +26,11 @@ COLLECTION = "conversation"
 #: Member of the Redis set that says: every conversation of MongoDB is in it.
 COMPLETE = ""
 
+#: A record that its owner deleted stays, for it says whose the conversation is: ``deleted_seq`` is the last seq by then. It
+#: is in no list until it is shown again, by a newer message or when something of it is set.
+LISTED: Document = {"deleted_seq": {"$exists": False}}
+_SHOW: Document = {"$unset": {"deleted_seq": ""}}
+
 
 @dataclass(frozen=True, slots=True)
 class NewConversation:
@@ -38,25 +43,36 @@ class NewConversation:
     group_id: str = ""
 
 
+#: What an owner may set.
+_OWNERS_DEFAULTS: Document = {
+    "recv_msg_opt": 0,
+    "is_pinned": False,
+    "is_private_chat": False,
+    "burn_duration": 0,
+    "group_at_type": 0,
+    "attached_info": "",
+    "ex": "",
+    "is_msg_destruct": False,
+    "msg_destruct_time": 0,
+    "latest_msg_destruct_time": 0,
+}
+
+
 def _defaults(item: NewConversation) -> Document:
     return {
         "conversation_type": item.conversation_type,
         "user_id": item.user_id,
         "group_id": item.group_id,
-        "recv_msg_opt": 0,
-        "is_pinned": False,
-        "is_private_chat": False,
-        "burn_duration": 0,
-        "group_at_type": 0,
-        "attached_info": "",
-        "ex": "",
+        **_OWNERS_DEFAULTS,
         "min_seq": 0,
         "max_seq": 0,
-        "is_msg_destruct": False,
-        "msg_destruct_time": 0,
-        "latest_msg_destruct_time": 0,
         "create_time": now_ms(),
     }
+
+
+def unborn_record(item: NewConversation) -> Document:
+    """What the record will be that persist is about to create."""
+    return {"owner_user_id": item.owner_user_id, "conversation_id": item.conversation_id, **_defaults(item)}
 
 
 def create_records(database: Database[Document], items: list[NewConversation]) -> None:
@@ -131,23 +147,37 @@ class Conversations:
         return await self.get_ids(user_id) & set(ids)
 
     async def find(self, owner_user_id: str, conversation_ids: Iterable[str]) -> list[Document]:
-        """The records that exist, in the order asked."""
+        """The records that exist and are not deleted, in the order asked."""
         wanted = list(dict.fromkeys(conversation_ids))
-        cursor = self._collection.find({"owner_user_id": owner_user_id, "conversation_id": {"$in": wanted}}, {"_id": 0})
+        where = {"owner_user_id": owner_user_id, "conversation_id": {"$in": wanted}, **LISTED}
+        cursor = self._collection.find(where, {"_id": 0})
         found = {document["conversation_id"]: document async for document in cursor}
         return [found[conversation_id] for conversation_id in wanted if conversation_id in found]
 
+    async def find_unborn(self, owner_user_id: str, conversation_ids: Iterable[str]) -> set[str]:
+        """Those of the ids that are the owner's conversations although there is no record yet: persist is a moment behind."""
+        owned = await self.get_owned(owner_user_id, conversation_ids)
+        where = {"owner_user_id": owner_user_id, "conversation_id": {"$in": list(owned)}}
+        cursor = self._collection.find(where, {"_id": 0, "conversation_id": 1})
+        return owned - {document["conversation_id"] async for document in cursor}
+
+    async def find_owners(self, conversation_id: str, owner_user_ids: list[str]) -> set[str]:
+        """Those of the users who have a record."""
+        where = {"conversation_id": conversation_id, "owner_user_id": {"$in": owner_user_ids}}
+        return {row["owner_user_id"] async for row in self._collection.find(where, {"_id": 0, "owner_user_id": 1})}
+
     async def find_page(self, owner_user_id: str, *, skip: int = 0, limit: int = 0) -> list[Document]:
         """Records of an owner in the order of their ids; no limit: all."""
-        cursor = self._collection.find({"owner_user_id": owner_user_id}, {"_id": 0}).sort("conversation_id", 1)
+        where = {"owner_user_id": owner_user_id, **LISTED}
+        cursor = self._collection.find(where, {"_id": 0}).sort("conversation_id", 1)
         return [document async for document in cursor.skip(skip).limit(limit)]
 
     async def count(self, owner_user_id: str) -> int:
-        return await self._collection.count_documents({"owner_user_id": owner_user_id})
+        return await self._collection.count_documents({"owner_user_id": owner_user_id, **LISTED})
 
     async def list_ids(self, owner_user_id: str, only_if: Document | None = None) -> list[str]:
         """Ids of an owner's records, sorted, as MongoDB has them; ``only_if`` narrows them down."""
-        where = {"owner_user_id": owner_user_id, **(only_if or {})}
+        where = {"owner_user_id": owner_user_id, **LISTED, **(only_if or {})}
         cursor = self._collection.find(where, {"_id": 0, "conversation_id": 1}).sort("conversation_id", 1)
         return [document["conversation_id"] async for document in cursor]
 
@@ -156,7 +186,7 @@ class Conversations:
         defaults = {name: value for name, value in _defaults(item).items() if name not in values}
         result = await self._collection.update_one(
             {"owner_user_id": item.owner_user_id, "conversation_id": item.conversation_id},
-            {"$set": values, "$setOnInsert": defaults},
+            {"$set": values, "$setOnInsert": defaults, **_SHOW},
             upsert=True,
         )
         if result.upserted_id is None and not result.modified_count:
@@ -172,14 +202,59 @@ class Conversations:
         where: Document = {
             "conversation_id": conversation_id,
             "owner_user_id": {"$in": owner_user_ids},
-            "$or": [{name: {"$ne": value}} for name, value in values.items()],
+            "$or": [*({name: {"$ne": value}} for name, value in values.items()), {"deleted_seq": {"$exists": True}}],
         }
         cursor = self._collection.find(where, {"_id": 0, "owner_user_id": 1})
         changed = [document["owner_user_id"] async for document in cursor]
         if changed:
-            await self._collection.update_many({**where, "owner_user_id": {"$in": changed}}, {"$set": values})
+            await self._collection.update_many({**where, "owner_user_id": {"$in": changed}}, {"$set": values, **_SHOW})
             await self._tell({owner: {conversation_id: State.UPDATE} for owner in changed}, values)
         return changed
+
+    async def set_all(self, owner_user_id: str, values: Document) -> list[str]:
+        """Set values of all listed records of an owner; returns the conversations that it changed anything of."""
+        where: Document = {
+            "owner_user_id": owner_user_id,
+            **LISTED,
+            "$or": [{name: {"$ne": value}} for name, value in values.items()],
+        }
+        cursor = self._collection.find(where, {"_id": 0, "conversation_id": 1})
+        changed = [document["conversation_id"] async for document in cursor]
+        if changed:
+            await self._collection.update_many({**where, "conversation_id": {"$in": changed}}, {"$set": values})
+            await self._tell({owner_user_id: dict.fromkeys(changed, State.UPDATE)}, values)
+        return changed
+
+    async def delete(self, owner_user_id: str, last_seqs: dict[str, int]) -> list[str]:
+        """Delete records with what their owner has set, until there is a message after the given seq of each.
+
+        What the owner may see stays as it is. Returns the conversations that were listed before. May run twice.
+        """
+        deleted = [row["conversation_id"] for row in await self.find(owner_user_id, last_seqs)]
+        operations = [
+            UpdateOne(
+                {"owner_user_id": owner_user_id, "conversation_id": conversation_id, **LISTED},
+                {"$set": {**_OWNERS_DEFAULTS, "deleted_seq": last_seqs[conversation_id]}},
+            )
+            for conversation_id in deleted
+        ]
+        if operations:
+            await self._collection.bulk_write(operations, ordered=False)
+            changes = {owner_user_id: dict.fromkeys(deleted, State.DELETE)}
+            await self._tell(changes, _OWNERS_DEFAULTS)
+        return deleted
+
+    async def find_deleted(self, owner_user_id: str) -> dict[str, int]:
+        """Seq at which each deleted record of an owner was deleted; most owners have none."""
+        where = {"owner_user_id": owner_user_id, "deleted_seq": {"$exists": True}}
+        cursor = self._collection.find(where, {"_id": 0, "conversation_id": 1, "deleted_seq": 1})
+        return {row["conversation_id"]: int(row["deleted_seq"]) async for row in cursor}
+
+    async def show(self, owner_user_id: str, conversation_ids: list[str]) -> None:
+        """List deleted records again. May run twice."""
+        where = {"owner_user_id": owner_user_id, "conversation_id": {"$in": conversation_ids}}
+        await self._collection.update_many(where, _SHOW)
+        await self._tell({owner_user_id: dict.fromkeys(conversation_ids, State.UPDATE)}, {})
 
     async def raise_min_seqs(self, min_seqs: dict[NewConversation, int]) -> None:
         """Owners see nothing before the seq of each conversation any more. Only moves forward; makes missing records."""
@@ -269,7 +344,8 @@ async def _set_bounds(
     for item in items:
         defaults = {name: value for name, value in _defaults(item).items() if name not in bounds}
         where = {"owner_user_id": item.owner_user_id, "conversation_id": item.conversation_id}
-        operations.append(UpdateOne(where, {"$set": bounds, "$setOnInsert": defaults}, upsert=True))
+        update: Document = {"$set": bounds, "$setOnInsert": defaults, **(_SHOW if not bounds["max_seq"] else {})}
+        operations.append(UpdateOne(where, update, upsert=True))
     result = await database[COLLECTION].bulk_write(operations, ordered=False)
     await SeqLimits(client, database).forget((item.conversation_id, item.owner_user_id) for item in items)
     return {items[at].owner_user_id for at in result.upserted_ids or {}}

@@ -97,6 +97,13 @@ class Groups:
     async def find_one(self, group_id: str) -> Document | None:
         return await self._groups.find_one({"group_id": group_id}, {"_id": 0})
 
+    async def search(self, keyword: str, *, skip: int, limit: int) -> tuple[int, list[Document]]:
+        """(how many, groups of the page) whose name holds the keyword, in any case; newest first."""
+        where: Document = {"group_name": {"$regex": re.escape(keyword), "$options": "i"}} if keyword else {}
+        cursor = self._groups.find(where, {"_id": 0}).sort([("create_time", DESCENDING), ("group_id", ASCENDING)])
+        found = [group async for group in cursor.skip(skip).limit(limit)]
+        return await self._groups.count_documents(where), found
+
     async def update(self, group_id: str, changes: Document, *, only_if: Document | None = None) -> bool:
         """Change fields; False when the group is dismissed, or not as ``only_if`` says, by now."""
         condition = {"group_id": group_id, "status": {"$ne": int(GroupStatus.DISMISSED)}, **(only_if or {})}

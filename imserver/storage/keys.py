@@ -9,6 +9,10 @@
 | WEBHOOK_WAIT:{s}:<kind>:<conversation> | list | none | batches that wait until their webhook works again, oldest first |
 | WEBHOOK_DUE:{s} | sorted set | none | <kind>:<conversation> that waits -> ms of the next try |
 | WEBHOOK_SETTLED:{s} | string | a minute | the last settlement, so that a repeated call is not applied twice |
+| OFFLINE_WAIT:{s} | hash | none | offline pushes that are tried again: id -> what is left of it |
+| OFFLINE_DUE:{s} | sorted set | none | id of such a push -> ms of the next try |
+| OFFLINE_SETTLED:{s} | string | a minute | the last settlement of offline pushes, as above |
+| OFFLINE_PUSHED:{s}:<server msg id> | hash | OFFLINE_PUSHED_TTL | user or user:platform that the message was pushed to |
 | DEDUP:{s}:<send id>:<client msg id> | string | DEDUP_TTL_SECONDS | answer of the first append |
 | MALLOC_SEQ:{s}:<conversation> | hash | SEQ_KEY_TTL_DAYS | CURR, LAST, TIME, LOCK (+ its expiry) |
 | MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq, v changes |
@@ -16,6 +20,7 @@
 | SEQ_LIMITS:<user> | hash | SEQ_LIMITS_TTL | conversation -> "<min seq> <cap>", v changes |
 | SEQ_MIN | hash | SEQ_LIMITS_TTL | conversation cleared for all -> min seq, v changes; the empty field says it is complete |
 | READ_DIRTY:{s} | hash | none | read seqs that MongoDB does not have yet |
+| SEND_STATUS:<operation id> | string | SEND_STATUS_TTL | MsgStatus of what the app server sent under that id |
 | TOKEN_LOCK:<user> | string | 5 s | somebody issues a token for the user |
 | TOKENS:<user>:<platform> | hash | lifetime of a token | token -> state |
 | CONVERSATIONS:<user> | set | CONVERSATIONS_TTL | conversation ids; the empty member says it is complete |
@@ -23,9 +28,11 @@
 | GROUP_MEMBERS:<group>:<token> | set | GROUP_MEMBERS_TTL | member ids at that token; the empty member says it is complete |
 | GROUP_LEAVERS:<group> | hash | GROUP_LEAVERS_TTL | user who just left -> ms until which the news of it still go there |
 | ROUTE:<user> | hash | none, healed by nodes | connection id -> node, platform, since |
+| SUBSCRIBED:<user> | set | SUBSCRIBED_TTL | users whose status the user asked for over REST |
 | NODE:<node> | string | NODE_TTL_MS | heartbeat, with the number of connections |
 | NODE_USERS | hash | none | node -> users connected there |
 | NODES | set | none | nodes that may be alive |
+| BADGE:<user> | string | BADGE_TTL | number on the icon of the user's app |
 | WORKER:<name> | string | WORKER_TTL_MS | JSON list of the queues a worker serves |
 | SWEPT_AT | string | none | ms of the last sweep |
 """
@@ -49,10 +56,22 @@ GROUP_MEMBERS_TTL_SECONDS = 600
 #: A notification is pushed much sooner; later the leaver learns of it by the next sync.
 GROUP_LEAVERS_TTL_SECONDS = 60
 
+#: Longer than any push is tried for (OFFLINE_PUSH_RETRY_MINUTES), so that none goes out twice.
+OFFLINE_PUSHED_TTL_SECONDS = 86_400
+#: Who was away for so long starts to count again.
+BADGE_TTL_SECONDS = 90 * 86_400
+
+#: Who has not asked for so long does not look any more.
+SUBSCRIBED_TTL_SECONDS = 30 * 86_400
+
+#: An app server asks soon after it sent, or not at all: OpenIM's day.
+SEND_STATUS_TTL_SECONDS = 86_400
+
 TO_REDIS = "toRedis"
 TO_MONGO = "toMongo"
 TO_PUSH = "toPush"
 TO_WEBHOOK = "toWebhook"
+TO_OFFLINE_PUSH = "toOfflinePush"
 DEAD = "dead"
 
 
@@ -82,6 +101,26 @@ def webhook_due(shard: int) -> str:
 
 def webhook_settled(shard: int) -> str:
     return _sharded("WEBHOOK_SETTLED", shard)
+
+
+def offline_wait(shard: int) -> str:
+    return _sharded("OFFLINE_WAIT", shard)
+
+
+def offline_due(shard: int) -> str:
+    return _sharded("OFFLINE_DUE", shard)
+
+
+def offline_settled(shard: int) -> str:
+    return _sharded("OFFLINE_SETTLED", shard)
+
+
+def offline_pushed(shard: int, server_msg_id: str) -> str:
+    return _sharded("OFFLINE_PUSHED", shard, f":{server_msg_id}")
+
+
+def badge(user_id: str) -> str:
+    return f"{get_config().key_prefix}BADGE:{user_id}"
 
 
 def dedup(shard: int, send_id: str, client_msg_id: str) -> str:
@@ -142,6 +181,20 @@ def route(user_id: str) -> str:
     return f"{get_config().key_prefix}ROUTE:{user_id}"
 
 
+def status_channel(user_id: str) -> str:
+    """A channel, not a key: the platforms on which a user is online, whenever they changed."""
+    return f"{get_config().key_prefix}STATUS:{user_id}"
+
+
+def status_feed_channel() -> str:
+    """A channel on which nothing is said: who follows users is subscribed to it first."""
+    return f"{get_config().key_prefix}STATUS_FEED"
+
+
+def subscribed(user_id: str) -> str:
+    return f"{get_config().key_prefix}SUBSCRIBED:{user_id}"
+
+
 def node(name: str) -> str:
     return f"{get_config().key_prefix}NODE:{name}"
 
@@ -156,6 +209,10 @@ def worker(name: str) -> str:
 
 def swept_at() -> str:
     return f"{get_config().key_prefix}SWEPT_AT"
+
+
+def send_status(operation_id: str) -> str:
+    return f"{get_config().key_prefix}SEND_STATUS:{operation_id}"
 
 
 def token_lock(user_id: str) -> str:

@@ -50,6 +50,22 @@ class Users:
         cursor = self._collection.find({"user_id": {"$in": user_ids}}, {"user_id": 1})
         return [document["user_id"] async for document in cursor]
 
+    async def update(self, user_id: str, changes: Document, *, only_if: Document | None = None) -> bool:
+        """False: no such user, or not one of whom ``only_if`` holds."""
+        result = await self._collection.update_one({"user_id": user_id, **(only_if or {})}, {"$set": changes})
+        return result.matched_count == 1
+
+    async def ids_after(self, user_id: str, limit: int) -> list[str]:
+        """The ids that follow an id ("": from the first), in order: a walk over all users, whoever registers meanwhile."""
+        cursor = self._collection.find({"user_id": {"$gt": user_id}}, {"user_id": 1}).sort("user_id", 1).limit(limit)
+        return [document["user_id"] async for document in cursor]
+
+    async def page(self, where: Document, *, skip: int, limit: int) -> tuple[int, list[Document]]:
+        """(how many there are, those of the page), in the order of their ids."""
+        total = await self._collection.count_documents(where)
+        cursor = self._collection.find(where, {"_id": 0}).sort("user_id", 1).skip(skip).limit(limit)
+        return total, [document async for document in cursor]
+
     async def newest(self, count: int) -> list[Document]:
         cursor = self._collection.find({}, {"_id": 0}).sort("create_time", -1).limit(count)
         return [document async for document in cursor]

@@ -1,33 +1,46 @@
 """Version logs for incremental sync: what changed in a list (a user's conversations, friends, groups; a group's members).
 
-MongoDB ``version``: {list_id, version_id, version, trimmed}: a counter a list; changes up to ``trimmed`` are forgotten.
-MongoDB ``version_log``: {list_id, item_id, version, state}: the last change of each item, one document an item, so a list of
-any length costs what changed and not what it holds.
+MongoDB ``list_version``: {list_id, version_id, version, trimmed, log}: one document a list. ``version`` counts its changes,
+``log`` holds {item, version, state} for the items that changed last, each item once, oldest first; changes up to ``trimmed``
+are forgotten.
+
+Counter and log change in one update of one document: nobody reads a version whose changes are not in the log yet, and of two
+who change one item the later version is the one that stays. Whoever changes a row does so before it notes the change, and a
+reader takes the log before the rows; so what a reader has missed of a row is noted under a later version than the one it got.
+A state says how the item changed when it was noted; whether there is a row now, only the rows say (``Changes.settle``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from hashlib import md5
-from typing import Any
 
 import orjson
 from bson import ObjectId
 from bson.errors import InvalidId
 from pymongo import ReturnDocument, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.collection import Collection as SyncCollection
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from imserver.storage.clients import Document
 
-COUNTERS = "version"
-LOG = "version_log"
+COLLECTION = "list_version"
 
-#: A client that missed more changes than this fetches the whole list: OpenIM's number.
+#: A client that missed more changes than this fetches the whole list: OpenIM's number. So no log need be longer.
 MOST_CHANGES = 200
 #: Lists in one bulk write.
 LISTS_PER_CALL = 1000
+#: Two who make the same list at once: one of them meets the unique index, and finds the list the next time.
+_TRIES = 3
+_DUPLICATE_KEY = 11000
+_MAX_INT64 = (1 << 63) - 1
+#: An entry under the version that the update has just made.
+_STAMPED = {"$mergeObjects": ["$$this", {"version": "$version"}]}
 
 
 class State(IntEnum):
@@ -46,6 +59,24 @@ class Changes:
     inserted: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[str]:
+        return [*self.inserted, *self.updated, *self.deleted]
+
+    def settle(self, existing: Collection[str]) -> Changes:
+        """The changes with the rows' word on what is there, for who looked for the rows of all ``items`` after the log.
+
+        One who deletes a row and one who makes it again may note that in the other order.
+        """
+        if self.is_full:
+            return self
+        return replace(
+            self,
+            inserted=[item for item in self.inserted if item in existing],
+            updated=[item for item in [*self.updated, *self.deleted] if item in existing],
+            deleted=[item for item in self.items if item not in existing],
+        )
 
 
 def id_hash(ids: list[str]) -> int:
@@ -71,122 +102,143 @@ def members_of(group_id: str) -> str:
     return f"member:{group_id}"
 
 
-def _bump(list_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Filter and update that move a list's counter by one, making the list when it is new."""
-    return {"list_id": list_id}, {"$inc": {"version": 1}, "$setOnInsert": {"version_id": ObjectId(), "trimmed": 0}}
+# -- the update
 
 
-def _log_operations(list_id: str, version: int, changes: dict[str, State]) -> list[UpdateOne]:
-    """Only an item's last change counts: inserted and then updated is an update."""
+def _note(changes: dict[str, State]) -> list[Document]:
+    """The update that moves a list's counter by one and notes the changes under it, making the list when it is new."""
+    # Of more than the log holds, one too many is enough to say so.
+    last = list(changes.items())[-(MOST_CHANGES + 1) :]
+    items = {"$literal": [item for item, _ in last]}
+    entries = {"$literal": [{"item": item, "state": int(state)} for item, state in last]}
+    size = {"$size": "$log"}
+    last_dropped = {"$arrayElemAt": ["$log.version", {"$subtract": [size, MOST_CHANGES + 1]}]}
+    kept = {"$ifNull": ["$log", []]}
     return [
-        UpdateOne(
-            {"list_id": list_id, "item_id": item_id}, {"$set": {"version": version, "state": int(state)}}, upsert=True
-        )
-        for item_id, state in changes.items()
+        {
+            "$set": {
+                "version_id": {"$ifNull": ["$version_id", ObjectId()]},
+                "version": {"$add": [{"$ifNull": ["$version", 0]}, 1]},
+                # Only an item's last change counts: inserted and then updated is an update.
+                "log": {"$filter": {"input": kept, "cond": {"$not": [{"$in": ["$$this.item", items]}]}}},
+            }
+        },
+        {"$set": {"log": {"$concatArrays": ["$log", {"$map": {"input": entries, "in": _STAMPED}}]}}},
+        {
+            "$set": {
+                "trimmed": {"$cond": [{"$gt": [size, MOST_CHANGES]}, last_dropped, {"$ifNull": ["$trimmed", 0]}]},
+                "log": {"$slice": ["$log", -MOST_CHANGES]},
+            }
+        },
     ]
 
 
+def _make() -> Document:
+    """The update that makes a list, if there is none, with a version that a client can come back with."""
+    return {"$setOnInsert": {"version_id": ObjectId(), "version": 1, "trimmed": 1, "log": []}}
+
+
+def _failed(operations: list[UpdateOne], error: BulkWriteError, tries_left: int) -> list[UpdateOne]:
+    """What of a bulk write has to be done again. Raises the error when that would not help."""
+    errors = error.details["writeErrors"]
+    if not tries_left or error.details["writeConcernErrors"] or any(item["code"] != _DUPLICATE_KEY for item in errors):
+        raise error
+    return [operations[item["index"]] for item in errors]
+
+
+# -- the side of the tasks
+
+
 def record(database: Database[Document], list_id: str, changes: dict[str, State]) -> int:
-    """Note changes of a list (for the tasks); returns the list's version after them."""
-    counter = database[COUNTERS].find_one_and_update(
-        *_bump(list_id), upsert=True, return_document=ReturnDocument.AFTER, projection={"version": 1}
-    )
-    version = int((counter or {})["version"])
-    operations = _log_operations(list_id, version, changes)
-    if operations:
-        database[LOG].bulk_write(operations, ordered=False)
-    return version
+    """Note changes of a list; returns the list's version after them."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            after = database[COLLECTION].find_one_and_update(
+                {"list_id": list_id},
+                _note(changes),
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+                projection={"version": 1},
+            )
+        except DuplicateKeyError:
+            if not tries_left:
+                raise
+        else:
+            return int((after or {})["version"])
+    raise AssertionError("unreachable")
 
 
 def record_missing(database: Database[Document], pairs: list[tuple[str, str]]) -> None:
-    """Note new items (list, item) that no list's log names yet, for the tasks. May run twice: once noted, nothing happens."""
+    """Note new items (list, item) that their list's log does not name yet. May run twice: what is noted stays as it is."""
+    collection = database[COLLECTION]
     for at in range(0, len(pairs), LISTS_PER_CALL):
         some = pairs[at : at + LISTS_PER_CALL]
-        where = {
-            "list_id": {"$in": [item[0] for item in some]},
-            "item_id": {"$in": list({item[1] for item in some})},
-            "state": {"$ne": int(State.DELETE)},
-        }
-        noted = {
-            (entry["list_id"], entry["item_id"])
-            for entry in database[LOG].find(where, {"list_id": 1, "item_id": 1, "_id": 0})
-        }
-        missing: dict[str, dict[str, State]] = {}
-        for list_id, item_id in some:
-            if (list_id, item_id) not in noted:
-                missing.setdefault(list_id, {})[item_id] = State.INSERT
-        if not missing:
-            continue
-        counters = database[COUNTERS]
-        counters.bulk_write([UpdateOne(*_bump(item), upsert=True) for item in missing], ordered=False)
-        cursor = counters.find({"list_id": {"$in": list(missing)}}, {"list_id": 1, "version": 1, "_id": 0})
-        now = {counter["list_id"]: int(counter["version"]) for counter in cursor}
-        operations = [item for list_id in missing for item in _log_operations(list_id, now[list_id], missing[list_id])]
-        database[LOG].bulk_write(operations, ordered=False)
+        _write(collection, [UpdateOne({"list_id": item}, _make(), upsert=True) for item in {item for item, _ in some}])
+        _write(
+            collection,
+            [
+                UpdateOne(
+                    {
+                        "list_id": list_id,
+                        "log": {"$not": {"$elemMatch": {"item": item, "state": {"$ne": int(State.DELETE)}}}},
+                    },
+                    _note({item: State.INSERT}),
+                )
+                for list_id, item in some
+            ],
+        )
+
+
+def _write(collection: SyncCollection[Document], operations: list[UpdateOne]) -> None:
+    tries_left = _TRIES
+    while operations:
+        tries_left -= 1
+        try:
+            collection.bulk_write(operations, ordered=False)
+        except BulkWriteError as error:
+            operations = _failed(operations, error, tries_left)
+        else:
+            return
+
+
+# -- the side of the actions
 
 
 class Versions:
-    """The side of the actions."""
-
     def __init__(self, database: AsyncDatabase[Document]) -> None:
-        self._counters = database[COUNTERS]
-        self._log = database[LOG]
+        self._collection: AsyncCollection[Document] = database[COLLECTION]
 
     async def record(self, list_id: str, changes: dict[str, State]) -> tuple[str, int]:
         """Note changes of a list; returns (version id, version) after them."""
-        counter = await self._counters.find_one_and_update(
-            *_bump(list_id), upsert=True, return_document=ReturnDocument.AFTER
-        )
-        version = int((counter or {})["version"])
-        operations = _log_operations(list_id, version, changes)
-        if operations:
-            await self._log.bulk_write(operations, ordered=False)
-        return str((counter or {})["version_id"]), version
+        return await self._update(list_id, _note(changes))
 
     async def record_many(self, changes: dict[str, dict[str, State]]) -> None:
-        """``record`` for many lists, as when everybody's list of groups loses one: three calls for a thousand lists.
-
-        A list that somebody else changes at the same time may get its entry under the later version: clients ask for
-        more than they have, so it is still told.
-        """
+        """``record`` for many lists, as when everybody's list of groups loses one: one call for a thousand lists."""
         list_ids = list(changes)
         for at in range(0, len(list_ids), LISTS_PER_CALL):
             some = list_ids[at : at + LISTS_PER_CALL]
-            await self._counters.bulk_write([UpdateOne(*_bump(item), upsert=True) for item in some], ordered=False)
-            cursor = self._counters.find({"list_id": {"$in": some}}, {"list_id": 1, "version": 1, "_id": 0})
-            versions = {counter["list_id"]: int(counter["version"]) async for counter in cursor}
-            await self._log.bulk_write(
-                [operation for item in some for operation in _log_operations(item, versions[item], changes[item])],
-                ordered=False,
-            )
+            await self._write([UpdateOne({"list_id": item}, _note(changes[item]), upsert=True) for item in some])
 
     async def get(self, list_id: str) -> tuple[str, int]:
         """(version id, version) of a list, which is made when there is none: a client needs something to come back with."""
-        counter = await self._counters.find_one_and_update(
-            {"list_id": list_id},
-            {"$setOnInsert": {"version_id": ObjectId(), "version": 1, "trimmed": 1}},
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
-        )
-        return str((counter or {})["version_id"]), int((counter or {})["version"])
+        return await self._update(list_id, _make())
 
     async def changes_since(self, list_id: str, version_id: str, version: int) -> Changes:
-        """What changed since the client's version."""
-        current_id, current = await self.get(list_id)
-        if not _is_same(version_id, current_id) or version <= 0 or version > current:
-            return Changes(current_id, current, is_full=True)
-        if version == current:
-            return Changes(current_id, current)
-        counter = await self._counters.find_one({"list_id": list_id}, {"trimmed": 1})
-        if version < int((counter or {}).get("trimmed", 0)):
-            return Changes(current_id, current, is_full=True)
-        cursor = self._log.find({"list_id": list_id, "version": {"$gt": version}}).sort("version", 1)
-        entries = [entry async for entry in cursor.limit(MOST_CHANGES + 1)]
-        if len(entries) > MOST_CHANGES:
+        """What changed since the client's version, as one look at the list shows it."""
+        # Versions come from requests; one that MongoDB cannot hold is none of ours.
+        since = version if 0 < version <= _MAX_INT64 else 0
+        newer = {"$filter": {"input": "$log", "cond": {"$gt": ["$$this.version", since]}}}
+        found = await self._collection.find_one(
+            {"list_id": list_id}, {"version_id": 1, "version": 1, "trimmed": 1, "log": newer if since else []}
+        )
+        if found is None:
+            return Changes(*await self.get(list_id), is_full=True)
+        current_id, current = str(found["version_id"]), int(found["version"])
+        if not _is_same(version_id, current_id) or not max(1, int(found["trimmed"])) <= since <= current:
             return Changes(current_id, current, is_full=True)
         by_state: dict[int, list[str]] = {int(state): [] for state in State}
-        for entry in entries:
-            by_state[entry["state"]].append(entry["item_id"])
+        for entry in found["log"]:
+            by_state[entry["state"]].append(entry["item"])
         return Changes(
             current_id,
             current,
@@ -194,6 +246,34 @@ class Versions:
             deleted=by_state[State.DELETE],
             updated=by_state[State.UPDATE],
         )
+
+    async def _write(self, operations: list[UpdateOne]) -> None:
+        tries_left = _TRIES
+        while operations:
+            tries_left -= 1
+            try:
+                await self._collection.bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                operations = _failed(operations, error, tries_left)
+            else:
+                return
+
+    async def _update(self, list_id: str, update: Document | list[Document]) -> tuple[str, int]:
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                after = await self._collection.find_one_and_update(
+                    {"list_id": list_id},
+                    update,
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                    projection={"version_id": 1, "version": 1},
+                )
+            except DuplicateKeyError:
+                if not tries_left:
+                    raise
+            else:
+                return str((after or {})["version_id"]), int((after or {})["version"])
+        raise AssertionError("unreachable")
 
 
 def _is_same(asked: str, current: str) -> bool:

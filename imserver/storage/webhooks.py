@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from imserver.constants import WebhookCommand
+from imserver.constants import PresenceCommand, WebhookCommand
 from imserver.errors import DatabaseUnavailable
 from imserver.storage.clients import Document
 
@@ -28,12 +28,22 @@ COLLECTION = "webhook"
 #: The kinds of after hooks: what an entry of log:toWebhook is for.
 AFTER_SEND = "after_send"
 AFTER_SAVE = "after_save"
-AFTER_KINDS = frozenset({AFTER_SEND, AFTER_SAVE})
+AFTER_PRESENCE = "presence"
+AFTER_KINDS = frozenset({AFTER_SEND, AFTER_SAVE, AFTER_PRESENCE})
 
 BEFORE_COMMANDS = frozenset(
     {WebhookCommand.BEFORE_SEND_SINGLE, WebhookCommand.BEFORE_SEND_GROUP, WebhookCommand.BEFORE_MODIFY}
 )
-_KIND_OF_COMMAND = {
+#: Before hooks that the push stages ask; a send knows nothing of them.
+PUSH_COMMANDS = frozenset(
+    {
+        WebhookCommand.BEFORE_ONLINE_PUSH,
+        WebhookCommand.BEFORE_GROUP_ONLINE_PUSH,
+        WebhookCommand.BEFORE_OFFLINE_PUSH,
+    }
+)
+_KIND_OF_COMMAND: dict[str, str] = {
+    **dict.fromkeys(PresenceCommand, AFTER_PRESENCE),
     WebhookCommand.AFTER_SEND_SINGLE: AFTER_SEND,
     WebhookCommand.AFTER_SEND_GROUP: AFTER_SEND,
     WebhookCommand.AFTER_SAVE: AFTER_SAVE,
@@ -87,7 +97,9 @@ def load(database: Database[Document]) -> Hooks:
             attention_ids=frozenset(document.get("attention_ids") or ()),
             retry_minutes=float(document.get("retry_minutes", DEFAULT_RETRY_MINUTES)),
         )
-        for document in database[COLLECTION].find({"enable": True, "command": {"$in": list(WebhookCommand)}})
+        for document in database[COLLECTION].find(
+            {"enable": True, "command": {"$in": [*WebhookCommand, *PresenceCommand]}}
+        )
     }
     return Hooks(
         by_command=by_command,
@@ -189,7 +201,7 @@ def forget() -> None:
 
 
 def enabled_after_kinds(database: Database[Document]) -> frozenset[str]:
-    """Which kinds of entries log:toWebhook is to get: of AFTER_SEND, AFTER_SAVE.
+    """Which kinds of entries log:toWebhook is to get: of AFTER_SEND, AFTER_SAVE, AFTER_PRESENCE.
 
     All while the settings were never read: the webhook stage then decides, and nothing is missed.
     """

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
 
+from imserver.actions.chats import find_records
 from imserver.storage import conversations, keys
 from imserver.storage.clients import Document, close_async_clients, get_async_mongo, get_async_redis
 from imserver.storage.conversations import Conversations, NewConversation
@@ -42,6 +43,21 @@ def test_the_first_message_creates_a_record_for_each_side(database: Database[Doc
     }
     assert {conversation_id for _, conversation_id in found} == {"si_a_b"}
     assert all(DEFAULTS.items() <= item.items() for item in found.values())
+
+
+async def test_a_conversation_can_be_asked_for_before_persist_has_written_its_record(
+    database: Database[Document], listed: Conversations
+) -> None:
+    transfer([make_msg("a", "b")])
+
+    (early,) = await find_records("b", ["si_a_b", "si_b_c"])
+    assert records(database) == {}
+    persist()
+    (late,) = await find_records("b", ["si_a_b"])
+
+    assert {**early, "create_time": 0} == {**late, "create_time": 0}
+    await listed.delete("b", {"si_a_b": 1})
+    assert await find_records("b", ["si_a_b"]) == []
 
 
 def test_a_chat_with_oneself_has_one_record(database: Database[Document]) -> None:

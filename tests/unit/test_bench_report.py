@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import resource
+from pathlib import Path
 
 import orjson
 import pytest
@@ -14,10 +16,14 @@ from hypothesis import strategies as st
 from gateway.codecs.registry import get_codec
 from imserver.conf import Config
 from imserver.protocol.gen.sdkws_pb2 import MsgData
+from tests.benchmarks import people, plots, table, wire
 from tests.benchmarks import report as reports
-from tests.benchmarks import wire
-from tests.benchmarks.load import Tally
-from tests.benchmarks.report import Latency, Report, Run
+from tests.benchmarks.cases import USUAL, Options, cases_of, pick_workloads
+from tests.benchmarks.chats import Tally
+from tests.benchmarks.counters import figures_of
+from tests.benchmarks.node_events import Seen
+from tests.benchmarks.plan import ChatPlan, Plan, UserPlan
+from tests.benchmarks.report import Latency, Report, Run, Spread
 from tests.benchmarks.workloads import WORKLOADS
 
 RUN = Run(
@@ -182,6 +188,38 @@ def test_a_template_makes_the_frame_that_a_client_would_send(codec: str, text_by
     assert {len(orjson.loads(msg.content)["content"]) for msg in msgs} == {text_bytes}
 
 
+@pytest.mark.parametrize("codec", sorted(wire.DATA_ENCODERS))
+def test_a_template_for_another_receiver_differs_in_receiver_and_ids_only(codec: str) -> None:
+    template = wire.SendTemplate.build(codec, "user1", "user2", 50)
+
+    other = template.to("user3")
+
+    frame = other.frame(5)
+    request = get_codec(codec).decode_request(frame[2 + (2 if frame[1] & 127 == 126 else 0) + len(wire.MASK) :])
+    msg = MsgData.FromString(request.data)
+    assert (msg.sendID, msg.recvID, msg.senderNickname) == ("user1", "user3", "user1")
+    assert request.msg_incr == msg.clientMsgID == f"{other.unique}000000005"
+    assert other.unique != template.unique
+    with pytest.raises(ValueError, match="as long"):
+        template.to("user10")
+
+
+def test_a_template_for_a_group_names_the_group() -> None:
+    frame = wire.SendTemplate.build("go", "alice", "g1", 20, is_group=True).frame(0)
+
+    request = get_codec("go").decode_request(frame[2 + (2 if frame[1] & 127 == 126 else 0) + len(wire.MASK) :])
+    msg = MsgData.FromString(request.data)
+    assert (msg.groupID, msg.recvID, msg.sessionType) == ("g1", "", 3)
+
+
+def test_the_plan_reaches_the_generator_as_it_was_made() -> None:
+    plan = Plan(
+        "w2a", ["ws://a", "ws://b"], "js", [UserPlan("u", "t", 1)], [ChatPlan(0, [1, 2], "g", 3)], 1, 0.5, 4, 0, 99
+    )
+
+    assert Plan.from_json(plan.to_json()) == plan
+
+
 def test_two_templates_of_the_same_users_never_repeat_a_client_msg_id() -> None:
     first, second = (wire.SendTemplate.build("go", "alice", "bob", 20) for _ in range(2))
 
@@ -231,7 +269,7 @@ def test_one_fault_or_one_refusal_spoils_the_report(bad: Run) -> None:
 def test_the_verdict_names_each_fault_with_its_count() -> None:
     run = dataclasses.replace(RUN, faults={"lost": 1200, "doubled": 0, "disordered": 3}, refused={"1 busy": 2})
 
-    text = reports.render(dataclasses.replace(REPORT, runs=[run]))
+    text = table.render(dataclasses.replace(REPORT, runs=[run]))
 
     assert "w1b 200/s: FAULTS of 2,600 sent: 1,200 lost, 3 disordered, 2 refused with 1 busy." in text
 
@@ -239,7 +277,7 @@ def test_the_verdict_names_each_fault_with_its_count() -> None:
 def test_messages_that_mongodb_never_got_have_no_time_until_it_had_them() -> None:
     run = dataclasses.replace(RUN, faults={reports.NOT_STORED: 2}, catch_up_seconds=120.0)
 
-    text = reports.render(dataclasses.replace(REPORT, runs=[run]))
+    text = table.render(dataclasses.replace(REPORT, runs=[run]))
 
     assert "never" in text
     assert "120" not in text
@@ -248,7 +286,7 @@ def test_messages_that_mongodb_never_got_have_no_time_until_it_had_them() -> Non
 def test_columns_are_aligned_whatever_their_width() -> None:
     runs = [RUN, dataclasses.replace(RUN, workload="w1a", rate=0.0, delivered=123_456, cpu_seconds={"gateway": 9999.0})]
 
-    lines = reports.render(dataclasses.replace(REPORT, runs=runs)).splitlines()
+    lines = table.render(dataclasses.replace(REPORT, runs=runs)).splitlines()
 
     for title in ("msg/s", "gateway"):
         (at,) = (at for at, line in enumerate(lines) if line.split()[:1] == [title])
@@ -259,7 +297,7 @@ def test_columns_are_aligned_whatever_their_width() -> None:
 
 
 def test_the_table_shows_where_and_how_it_was_measured() -> None:
-    text = reports.render(REPORT)
+    text = table.render(REPORT)
 
     assert "commit abc1234+" in text
     assert "2 x Some Processor, 8.0 GiB" in text
@@ -269,7 +307,7 @@ def test_the_table_shows_where_and_how_it_was_measured() -> None:
 
 
 def test_the_file_holds_every_figure_of_the_table() -> None:
-    document = orjson.loads(orjson.dumps(reports.to_json(REPORT)))
+    document = orjson.loads(reports.dump(REPORT))
 
     (run,) = document["runs"]
     assert document["commit"] == "abc1234+"
@@ -292,6 +330,84 @@ def test_the_processors_name_is_read_from_what_linux_tells() -> None:
     assert reports.processor_model("")
 
 
+# -- several runs, baselines
+
+
+def test_the_distribution_ends_with_the_slowest_and_rises() -> None:
+    curve = reports.curve_of([number / 1000 for number in range(1000, 0, -1)])
+
+    assert curve[0] == (0.0, 1.0)
+    assert curve[-1] == (100.0, 1000.0)
+    assert (99.9, 999.0) in curve
+    assert curve == sorted(curve)
+    assert reports.curve_of([]) == []
+
+
+def test_figures_of_several_runs_are_shown_as_their_median_and_spread() -> None:
+    runs = [dataclasses.replace(RUN, delivered=count) for count in (3000, 1000, 2000)]
+
+    text = table.render(dataclasses.replace(REPORT, runs=runs))
+
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+    assert "200 (100\u2013300)" in text
+    assert table.show([4.0], 1) == "4.0"
+
+
+def test_baselines_are_compared_with_what_was_measured_beside_them() -> None:
+    runs = [
+        dataclasses.replace(RUN, workload="w1a", rate=0.0),
+        dataclasses.replace(RUN, workload="chain", rate=0.0, delivered=500),
+        RUN,
+        dataclasses.replace(RUN, workload="batching", latency=Latency(10, 50.0, 90.0, 99.0, 110.0)),
+    ]
+
+    chain, batching = reports.compare(dataclasses.replace(REPORT, runs=runs))
+
+    assert (chain.ours, chain.theirs, chain.ratio) == (200.0, 50.0, 4.0)
+    assert (batching.ours, batching.theirs, batching.ratio) == (2.5, 50.0, 20.0)
+    assert reports.compare(dataclasses.replace(REPORT, runs=runs[1:2])) == []
+    assert "chain of Celery tasks" in table.render(dataclasses.replace(REPORT, runs=runs))
+
+
+def test_a_run_that_measures_other_things_than_messages_is_not_charged_by_message() -> None:
+    run = dataclasses.replace(
+        RUN, workload="w5", rate=0.0, is_per_msg=False, series={"send 10,000": Latency(9, 1.5, 2.5, 3.5, 4.5)}
+    )
+
+    text = table.render(dataclasses.replace(REPORT, runs=[run]))
+
+    assert "w5 send 10,000" in text
+    assert "CPU ms a message" not in text
+    assert "cpu_ms_per_msg" not in reports.to_json(dataclasses.replace(REPORT, runs=[run]))["runs"][0]
+
+
+def test_pictures_are_drawn_of_what_there_are_figures_for(tmp_path: Path) -> None:
+    plain = dataclasses.replace(RUN, curve=reports.curve_of([0.001, 0.002, 0.5]), steps=[100.0, 0.0, 200.0])
+    nodes = [dataclasses.replace(plain, workload="w6", gateways=count) for count in (1, 5)]
+    sizes = {f"{what} {size}": Latency(9, 1, 2, 3, 4) for what in ("send", "pull old") for size in ("1,000", "20,000")}
+    history = dataclasses.replace(RUN, workload="w5", rate=0.0, series=sizes)
+
+    drawn = plots.draw(dataclasses.replace(REPORT, runs=[plain, plain, *nodes, history]), tmp_path / "x")
+
+    assert [path.name for path in drawn] == [
+        f"x-{name}.png" for name in ("latency", "throughput", "cpu", "history", "nodes")
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    assert plots.draw(dataclasses.replace(REPORT, runs=[history]), tmp_path / "y") == [tmp_path / "y-history.png"]
+
+
+def test_an_event_to_a_node_without_its_receiver_is_seen() -> None:
+    seen = Seen()
+
+    seen.note({"type": "push.frames", "frames": [["op", b"", ["alice"]]]}, {"alice", "bob"})
+    seen.note({"type": "node.beat"}, {"alice"})
+    assert (seen.events, seen.astray) == (1, 0)
+
+    seen.note({"type": "push.frames", "frames": [["op", b"", ["alice"]], ["op", b"", ["carol"]]]}, {"alice"})
+    seen.note({"type": "push.frames", "frames": []}, {"alice"})
+    assert (seen.events, seen.astray) == (3, 2)
+
+
 # -- the command
 
 
@@ -300,10 +416,54 @@ def test_every_workload_is_registered_under_its_functions_name() -> None:
     assert all(name == workload.name == workload.drive.__name__ for name, workload in WORKLOADS.items())
 
 
+def test_connections_are_as_many_as_the_machine_allows_and_the_limit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert people.most_connections(10) == (10, "")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 1000))
+
+    count, why = people.most_connections(10_000)
+    assert count == 1000 - people.SPARE_FILES
+    assert "RLIMIT_NOFILE" in why
+    assert "1,000 files" in why
+
+
+def test_counters_are_told_by_message_sent() -> None:
+    after = {
+        "im_push_node_events_total": 60.0,
+        "im_gateway_frames_encoded_total": 100.0,
+        "im_gateway_frames_sent_total{push}": 400.0,
+    }
+
+    figures = figures_of({"im_push_node_events_total": 10.0}, after, sent=100)
+
+    assert [figures[what] for what in reports.COUNTED] == [0.5, 1.0, 0.25, 0.0]
+    assert list(figures_of({}, {}, sent=0).values()) == [0.0] * len(reports.COUNTED)
+
+
+def test_workloads_are_picked_by_name_by_beginning_or_all() -> None:
+    assert pick_workloads([]) == list(USUAL)
+    assert pick_workloads(["all"]) == list(WORKLOADS)
+    assert pick_workloads(["w2"]) == ["w2a", "w2b"]
+    assert pick_workloads(["w3", "w1", "w3"]) == ["w3", "w1a", "w1b", "w1c"]
+
+
+def test_each_case_of_a_call_has_a_name_of_its_own() -> None:
+    cases = list(cases_of(Options(workloads=pick_workloads(["all"]))))
+
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert {"w1b 200/s", "w1b 1000/s", "w6 200/s 1 node", "w6 200/s 20 nodes", "w5", "batching 200/s"} <= set(names)
+    assert all(case.rate > 0 if case.workload.is_open_loop else case.window > 0 for case in cases)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["w9"], "unknown workload w9"),
+        (["--history", "100"], "at least 300"),
+        (["--nodes", "1,x"], "expected numbers"),
+        (["--runs", "0"], "--runs"),
+        (["--members", "1"], "--members"),
         (["--rates", "200,fast"], "expected numbers"),
         (["--rates", "0"], "above 0"),
         (["--text-bytes", "3"], "--text-bytes"),

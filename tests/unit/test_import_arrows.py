@@ -147,7 +147,7 @@ def test_embedded_servers_are_started_by_commands_only() -> None:
 
 def test_server_products_are_imported_by_the_module_that_runs_them_only() -> None:
     servers = ("uvicorn", "daphne", "twisted", "autobahn")
-    runners = {"imserver.serve", "imserver.daphne_protocol"}
+    runners = {"imserver.serve", "imserver.daphne_protocol", "imserver.uvicorn_protocol"}
 
     found = {module for module, names in IMPORTS.items() for name in names if is_in(name, *servers)}
 

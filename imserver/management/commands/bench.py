@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -11,8 +12,34 @@ from imserver.conf import get_config
 from imserver.devservices.errors import DevServiceError
 
 #: A text holds at least the message's number.
-LEAST = {"seconds": 0.1, "warmup_seconds": 0, "pairs": 1, "window": 1, "text_bytes": 9}
-QUICK = {"seconds": 5.0, "warmup_seconds": 1.0, "idle_seconds": 2.0}
+LEAST = {
+    "seconds": 0.1,
+    "warmup_seconds": 0,
+    "runs": 1,
+    "pairs": 1,
+    "window": 1,
+    "text_bytes": 9,
+    "connections": 2,
+    "members": 2,
+    "strangers": 3,
+    "chain_window": 1,
+}
+QUICK: dict[str, Any] = {
+    "seconds": 3.0,
+    "warmup_seconds": 1.0,
+    "idle_seconds": 1.0,
+    "crowd_idle_seconds": 1.0,
+    "pairs": 10,
+    "connections": 200,
+    "members": 50,
+    "strangers": 100,
+    "history": (1000, 2000),
+    "nodes": (1, 2),
+}
+#: Options that are several numbers, and what one of them may be.
+LISTS: dict[str, Callable[[str], float]] = {"rates": float, "history": int, "nodes": int}
+#: The least history is one that w5 can pull old messages of.
+LEAST_OF_LISTS = {"rates": 0.001, "history": 300, "nodes": 1}
 
 
 class Command(BaseCommand):
@@ -20,31 +47,42 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own spelling; `prepare` runs them
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="w1a, w1b …; none: all")
+        parser.add_argument(
+            "workloads",
+            nargs="*",
+            metavar="WORKLOAD",
+            help="w1a, w1b …; w1: all of w1; all; none: w1, w2 and baselines",
+        )
+        parser.add_argument("--runs", type=int, help="measure each so often; shows median and spread (1)")
         parser.add_argument("--seconds", type=float, help="measured time of each run (20)")
         parser.add_argument("--warmup-seconds", type=float, help="time before it that does not count (3)")
-        parser.add_argument("--quick", action="store_true", help="5 s each, 1 s to warm up: to see that it works")
+        parser.add_argument("--quick", action="store_true", help="small and 3 s each: to see that it works")
         parser.add_argument("--pairs", type=int, help="pairs of users that chat (50)")
         parser.add_argument("--window", type=int, help="w1a: messages of a pair on their way at once (20)")
-        parser.add_argument("--rates", help="w1b: messages a second in all; several: 200,1000 (200)")
+        parser.add_argument("--rates", help="w1b: messages a second in all (200,1000)")
         parser.add_argument("--text-bytes", type=int, help="length of a message's text (100)")
         parser.add_argument("--codec", choices=("js", "go"), help="envelope of the clients (js)")
-        parser.add_argument("--out", help="folder or .json file for the figures (bench in the data folder)")
+        parser.add_argument("--connections", type=int, help="w1c: users who are connected (10000)")
+        parser.add_argument("--members", type=int, help="w2: members of the group (500)")
+        parser.add_argument("--strangers", type=int, help="w4: users, each two of whom can meet once (400)")
+        parser.add_argument("--chain-window", type=int, help="chain: as --window, for the chain of tasks (2)")
+        parser.add_argument("--history", help="w5: messages in a conversation (10000,100000,1000000)")
+        parser.add_argument("--nodes", help="w6: gateway processes (1,2,5,10,20)")
+        parser.add_argument("--out", help="folder or .json file for figures and pictures (bench in the data folder)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            from tests.benchmarks.load import LoadError  # noqa: PLC0415 - not there where only the product is installed
-            from tests.benchmarks.runner import Bench, Options  # noqa: PLC0415
-            from tests.benchmarks.workloads import WORKLOADS  # noqa: PLC0415
+            from tests.benchmarks.cases import Options, pick_workloads  # noqa: PLC0415 - only where there is a checkout
+            from tests.benchmarks.plan import LoadError  # noqa: PLC0415
+            from tests.benchmarks.runner import Bench  # noqa: PLC0415
         except ImportError as error:
             raise CommandError(f"bench needs a checkout with requirements-dev.txt installed: {error}") from error
-        unknown = set(options["workloads"]) - set(WORKLOADS)
-        if unknown:
-            raise CommandError(f"unknown workload {', '.join(sorted(unknown))}: there are {', '.join(WORKLOADS)}")
         given = {name: options[name] for name in Options.__annotations__ if options.get(name) is not None}
-        given |= {"workloads": options["workloads"] or list(WORKLOADS)}
-        if "rates" in given:
-            given["rates"] = _rates(given["rates"])
+        try:
+            given["workloads"] = pick_workloads(options["workloads"])
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        given |= {name: _numbers(name, given[name]) for name in LISTS if name in given}
         for name, least in LEAST.items():
             if given.get(name, least) < least:
                 raise CommandError(f"--{name.replace('_', '-')} {given[name]}: must be at least {least:g}")
@@ -59,11 +97,13 @@ class Command(BaseCommand):
             sys.exit(1)
 
 
-def _rates(text: str) -> tuple[float, ...]:
+def _numbers(name: str, text: str) -> tuple[float, ...]:
     try:
-        rates = tuple(float(word) for word in text.split(","))
+        numbers = tuple(LISTS[name](word) for word in text.split(","))
     except ValueError:
-        raise CommandError(f"--rates {text}: expected numbers such as 200,1000") from None
-    if min(rates) <= 0:
-        raise CommandError(f"--rates {text}: must be above 0")
-    return rates
+        raise CommandError(f"--{name} {text}: expected numbers such as 200,1000") from None
+    if min(numbers) <= 0:
+        raise CommandError(f"--{name} {text}: must be above 0")
+    if min(numbers) < LEAST_OF_LISTS[name]:
+        raise CommandError(f"--{name} {text}: must be at least {LEAST_OF_LISTS[name]:g}")
+    return numbers

@@ -13,6 +13,7 @@ from environ import Env
 
 from imserver.conf import BASE_DIR, Config, ConfigError, load_config
 from imserver.devservices.redact import hide_password
+from imserver.vendors.registry import create_vendor
 
 MARKDOWN_HEAD = """\
 # Configuration
@@ -44,6 +45,8 @@ class Command(BaseCommand):
             return
         try:
             config = load_config()
+            # Reads the vendor's key, which the other processes do at the first push only.
+            create_vendor(config)
         except ConfigError as error:
             self.stderr.write(f"configuration refused: {error}")
             sys.exit(1)

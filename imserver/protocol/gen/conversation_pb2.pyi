@@ -187,3 +187,93 @@ class GetNotNotifyConversationIDsResp(_message.Message):
     CONVERSATIONIDS_FIELD_NUMBER: _ClassVar[int]
     conversationIDs: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, conversationIDs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DeleteConversationsReq(_message.Message):
+    __slots__ = ("ownerUserID", "conversationIDs", "needDeleteTime")
+    OWNERUSERID_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATIONIDS_FIELD_NUMBER: _ClassVar[int]
+    NEEDDELETETIME_FIELD_NUMBER: _ClassVar[int]
+    ownerUserID: str
+    conversationIDs: _containers.RepeatedScalarFieldContainer[str]
+    needDeleteTime: int
+    def __init__(self, ownerUserID: _Optional[str] = ..., conversationIDs: _Optional[_Iterable[str]] = ..., needDeleteTime: _Optional[int] = ...) -> None: ...
+
+class UpdateConversationsByUserReq(_message.Message):
+    __slots__ = ("userID", "ex")
+    USERID_FIELD_NUMBER: _ClassVar[int]
+    EX_FIELD_NUMBER: _ClassVar[int]
+    userID: str
+    ex: _wrappers_pb2.StringValue
+    def __init__(self, userID: _Optional[str] = ..., ex: _Optional[_Union[_wrappers_pb2.StringValue, _Mapping]] = ...) -> None: ...
+
+class GetSortedConversationListReq(_message.Message):
+    __slots__ = ("userID", "conversationIDs", "pagination")
+    USERID_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATIONIDS_FIELD_NUMBER: _ClassVar[int]
+    PAGINATION_FIELD_NUMBER: _ClassVar[int]
+    userID: str
+    conversationIDs: _containers.RepeatedScalarFieldContainer[str]
+    pagination: _sdkws_pb2.RequestPagination
+    def __init__(self, userID: _Optional[str] = ..., conversationIDs: _Optional[_Iterable[str]] = ..., pagination: _Optional[_Union[_sdkws_pb2.RequestPagination, _Mapping]] = ...) -> None: ...
+
+class MsgInfo(_message.Message):
+    __slots__ = ("serverMsgID", "clientMsgID", "sessionType", "sendID", "recvID", "senderName", "faceURL", "groupID", "groupName", "groupFaceURL", "groupType", "groupMemberCount", "LatestMsgRecvTime", "msgFrom", "contentType", "content", "ex")
+    SERVERMSGID_FIELD_NUMBER: _ClassVar[int]
+    CLIENTMSGID_FIELD_NUMBER: _ClassVar[int]
+    SESSIONTYPE_FIELD_NUMBER: _ClassVar[int]
+    SENDID_FIELD_NUMBER: _ClassVar[int]
+    RECVID_FIELD_NUMBER: _ClassVar[int]
+    SENDERNAME_FIELD_NUMBER: _ClassVar[int]
+    FACEURL_FIELD_NUMBER: _ClassVar[int]
+    GROUPID_FIELD_NUMBER: _ClassVar[int]
+    GROUPNAME_FIELD_NUMBER: _ClassVar[int]
+    GROUPFACEURL_FIELD_NUMBER: _ClassVar[int]
+    GROUPTYPE_FIELD_NUMBER: _ClassVar[int]
+    GROUPMEMBERCOUNT_FIELD_NUMBER: _ClassVar[int]
+    LATESTMSGRECVTIME_FIELD_NUMBER: _ClassVar[int]
+    MSGFROM_FIELD_NUMBER: _ClassVar[int]
+    CONTENTTYPE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    EX_FIELD_NUMBER: _ClassVar[int]
+    serverMsgID: str
+    clientMsgID: str
+    sessionType: int
+    sendID: str
+    recvID: str
+    senderName: str
+    faceURL: str
+    groupID: str
+    groupName: str
+    groupFaceURL: str
+    groupType: int
+    groupMemberCount: int
+    LatestMsgRecvTime: int
+    msgFrom: int
+    contentType: int
+    content: str
+    ex: str
+    def __init__(self, serverMsgID: _Optional[str] = ..., clientMsgID: _Optional[str] = ..., sessionType: _Optional[int] = ..., sendID: _Optional[str] = ..., recvID: _Optional[str] = ..., senderName: _Optional[str] = ..., faceURL: _Optional[str] = ..., groupID: _Optional[str] = ..., groupName: _Optional[str] = ..., groupFaceURL: _Optional[str] = ..., groupType: _Optional[int] = ..., groupMemberCount: _Optional[int] = ..., LatestMsgRecvTime: _Optional[int] = ..., msgFrom: _Optional[int] = ..., contentType: _Optional[int] = ..., content: _Optional[str] = ..., ex: _Optional[str] = ...) -> None: ...
+
+class ConversationElem(_message.Message):
+    __slots__ = ("conversationID", "recvMsgOpt", "unreadCount", "IsPinned", "msgInfo")
+    CONVERSATIONID_FIELD_NUMBER: _ClassVar[int]
+    RECVMSGOPT_FIELD_NUMBER: _ClassVar[int]
+    UNREADCOUNT_FIELD_NUMBER: _ClassVar[int]
+    ISPINNED_FIELD_NUMBER: _ClassVar[int]
+    MSGINFO_FIELD_NUMBER: _ClassVar[int]
+    conversationID: str
+    recvMsgOpt: int
+    unreadCount: int
+    IsPinned: bool
+    msgInfo: MsgInfo
+    def __init__(self, conversationID: _Optional[str] = ..., recvMsgOpt: _Optional[int] = ..., unreadCount: _Optional[int] = ..., IsPinned: _Optional[bool] = ..., msgInfo: _Optional[_Union[MsgInfo, _Mapping]] = ...) -> None: ...
+
+class GetSortedConversationListResp(_message.Message):
+    __slots__ = ("conversationTotal", "unreadTotal", "conversationElems")
+    CONVERSATIONTOTAL_FIELD_NUMBER: _ClassVar[int]
+    UNREADTOTAL_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATIONELEMS_FIELD_NUMBER: _ClassVar[int]
+    conversationTotal: int
+    unreadTotal: int
+    conversationElems: _containers.RepeatedCompositeFieldContainer[ConversationElem]
+    def __init__(self, conversationTotal: _Optional[int] = ..., unreadTotal: _Optional[int] = ..., conversationElems: _Optional[_Iterable[_Union[ConversationElem, _Mapping]]] = ...) -> None: ...

@@ -414,3 +414,109 @@ class SetGroupMemberInfoReq(_message.Message):
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     members: _containers.RepeatedCompositeFieldContainer[SetGroupMemberInfo]
     def __init__(self, members: _Optional[_Iterable[_Union[SetGroupMemberInfo, _Mapping]]] = ...) -> None: ...
+
+class GroupInfoForSet(_message.Message):
+    __slots__ = ("groupID", "groupName", "notification", "introduction", "faceURL", "ex", "needVerification", "lookMemberInfo", "applyMemberFriend")
+    GROUPID_FIELD_NUMBER: _ClassVar[int]
+    GROUPNAME_FIELD_NUMBER: _ClassVar[int]
+    NOTIFICATION_FIELD_NUMBER: _ClassVar[int]
+    INTRODUCTION_FIELD_NUMBER: _ClassVar[int]
+    FACEURL_FIELD_NUMBER: _ClassVar[int]
+    EX_FIELD_NUMBER: _ClassVar[int]
+    NEEDVERIFICATION_FIELD_NUMBER: _ClassVar[int]
+    LOOKMEMBERINFO_FIELD_NUMBER: _ClassVar[int]
+    APPLYMEMBERFRIEND_FIELD_NUMBER: _ClassVar[int]
+    groupID: str
+    groupName: str
+    notification: str
+    introduction: str
+    faceURL: str
+    ex: _wrappers_pb2.StringValue
+    needVerification: _wrappers_pb2.Int32Value
+    lookMemberInfo: _wrappers_pb2.Int32Value
+    applyMemberFriend: _wrappers_pb2.Int32Value
+    def __init__(self, groupID: _Optional[str] = ..., groupName: _Optional[str] = ..., notification: _Optional[str] = ..., introduction: _Optional[str] = ..., faceURL: _Optional[str] = ..., ex: _Optional[_Union[_wrappers_pb2.StringValue, _Mapping]] = ..., needVerification: _Optional[_Union[_wrappers_pb2.Int32Value, _Mapping]] = ..., lookMemberInfo: _Optional[_Union[_wrappers_pb2.Int32Value, _Mapping]] = ..., applyMemberFriend: _Optional[_Union[_wrappers_pb2.Int32Value, _Mapping]] = ...) -> None: ...
+
+class SetGroupInfoReq(_message.Message):
+    __slots__ = ("groupInfoForSet",)
+    GROUPINFOFORSET_FIELD_NUMBER: _ClassVar[int]
+    groupInfoForSet: GroupInfoForSet
+    def __init__(self, groupInfoForSet: _Optional[_Union[GroupInfoForSet, _Mapping]] = ...) -> None: ...
+
+class getGroupUsersReqApplicationListReq(_message.Message):
+    __slots__ = ("groupID", "userIDs")
+    GROUPID_FIELD_NUMBER: _ClassVar[int]
+    USERIDS_FIELD_NUMBER: _ClassVar[int]
+    groupID: str
+    userIDs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, groupID: _Optional[str] = ..., userIDs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class getGroupUsersReqApplicationListResp(_message.Message):
+    __slots__ = ("total", "groupRequests")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    GROUPREQUESTS_FIELD_NUMBER: _ClassVar[int]
+    total: int
+    groupRequests: _containers.RepeatedCompositeFieldContainer[_sdkws_pb2.GroupRequest]
+    def __init__(self, total: _Optional[int] = ..., groupRequests: _Optional[_Iterable[_Union[_sdkws_pb2.GroupRequest, _Mapping]]] = ...) -> None: ...
+
+class GetGroupAbstractInfoReq(_message.Message):
+    __slots__ = ("groupIDs",)
+    GROUPIDS_FIELD_NUMBER: _ClassVar[int]
+    groupIDs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, groupIDs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GroupAbstractInfo(_message.Message):
+    __slots__ = ("groupID", "groupMemberNumber", "groupMemberListHash")
+    GROUPID_FIELD_NUMBER: _ClassVar[int]
+    GROUPMEMBERNUMBER_FIELD_NUMBER: _ClassVar[int]
+    GROUPMEMBERLISTHASH_FIELD_NUMBER: _ClassVar[int]
+    groupID: str
+    groupMemberNumber: int
+    groupMemberListHash: int
+    def __init__(self, groupID: _Optional[str] = ..., groupMemberNumber: _Optional[int] = ..., groupMemberListHash: _Optional[int] = ...) -> None: ...
+
+class GetGroupAbstractInfoResp(_message.Message):
+    __slots__ = ("groupAbstractInfos",)
+    GROUPABSTRACTINFOS_FIELD_NUMBER: _ClassVar[int]
+    groupAbstractInfos: _containers.RepeatedCompositeFieldContainer[GroupAbstractInfo]
+    def __init__(self, groupAbstractInfos: _Optional[_Iterable[_Union[GroupAbstractInfo, _Mapping]]] = ...) -> None: ...
+
+class GetGroupsReq(_message.Message):
+    __slots__ = ("pagination", "groupName", "groupID")
+    PAGINATION_FIELD_NUMBER: _ClassVar[int]
+    GROUPNAME_FIELD_NUMBER: _ClassVar[int]
+    GROUPID_FIELD_NUMBER: _ClassVar[int]
+    pagination: _sdkws_pb2.RequestPagination
+    groupName: str
+    groupID: str
+    def __init__(self, pagination: _Optional[_Union[_sdkws_pb2.RequestPagination, _Mapping]] = ..., groupName: _Optional[str] = ..., groupID: _Optional[str] = ...) -> None: ...
+
+class CMSGroup(_message.Message):
+    __slots__ = ("groupInfo", "groupOwnerUserName", "groupOwnerUserID")
+    GROUPINFO_FIELD_NUMBER: _ClassVar[int]
+    GROUPOWNERUSERNAME_FIELD_NUMBER: _ClassVar[int]
+    GROUPOWNERUSERID_FIELD_NUMBER: _ClassVar[int]
+    groupInfo: _sdkws_pb2.GroupInfo
+    groupOwnerUserName: str
+    groupOwnerUserID: str
+    def __init__(self, groupInfo: _Optional[_Union[_sdkws_pb2.GroupInfo, _Mapping]] = ..., groupOwnerUserName: _Optional[str] = ..., groupOwnerUserID: _Optional[str] = ...) -> None: ...
+
+class GetGroupsResp(_message.Message):
+    __slots__ = ("total", "groups")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    total: int
+    groups: _containers.RepeatedCompositeFieldContainer[CMSGroup]
+    def __init__(self, total: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[CMSGroup, _Mapping]]] = ...) -> None: ...
+
+class GetGroupMemberUserIDsReq(_message.Message):
+    __slots__ = ("groupID",)
+    GROUPID_FIELD_NUMBER: _ClassVar[int]
+    groupID: str
+    def __init__(self, groupID: _Optional[str] = ...) -> None: ...
+
+class GetGroupMemberUserIDsResp(_message.Message):
+    __slots__ = ("userIDs",)
+    USERIDS_FIELD_NUMBER: _ClassVar[int]
+    userIDs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, userIDs: _Optional[_Iterable[str]] = ...) -> None: ...

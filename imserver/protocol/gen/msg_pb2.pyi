@@ -202,3 +202,113 @@ class UserClearAllMsgReq(_message.Message):
     userID: str
     deleteSyncOpt: DeleteSyncOpt
     def __init__(self, userID: _Optional[str] = ..., deleteSyncOpt: _Optional[_Union[DeleteSyncOpt, _Mapping]] = ...) -> None: ...
+
+class DeleteMsgPhysicalReq(_message.Message):
+    __slots__ = ("conversationIDs", "timestamp")
+    CONVERSATIONIDS_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    conversationIDs: _containers.RepeatedScalarFieldContainer[str]
+    timestamp: int
+    def __init__(self, conversationIDs: _Optional[_Iterable[str]] = ..., timestamp: _Optional[int] = ...) -> None: ...
+
+class DeleteMsgPhysicalBySeqReq(_message.Message):
+    __slots__ = ("conversationID", "seqs")
+    CONVERSATIONID_FIELD_NUMBER: _ClassVar[int]
+    SEQS_FIELD_NUMBER: _ClassVar[int]
+    conversationID: str
+    seqs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, conversationID: _Optional[str] = ..., seqs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class GetSendMsgStatusResp(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    def __init__(self, status: _Optional[int] = ...) -> None: ...
+
+class GetServerTimeResp(_message.Message):
+    __slots__ = ("serverTime",)
+    SERVERTIME_FIELD_NUMBER: _ClassVar[int]
+    serverTime: int
+    def __init__(self, serverTime: _Optional[int] = ...) -> None: ...
+
+class SearchMessageReq(_message.Message):
+    __slots__ = ("sendID", "recvID", "contentType", "sendTime", "sessionType", "pagination")
+    SENDID_FIELD_NUMBER: _ClassVar[int]
+    RECVID_FIELD_NUMBER: _ClassVar[int]
+    CONTENTTYPE_FIELD_NUMBER: _ClassVar[int]
+    SENDTIME_FIELD_NUMBER: _ClassVar[int]
+    SESSIONTYPE_FIELD_NUMBER: _ClassVar[int]
+    PAGINATION_FIELD_NUMBER: _ClassVar[int]
+    sendID: str
+    recvID: str
+    contentType: int
+    sendTime: str
+    sessionType: int
+    pagination: _sdkws_pb2.RequestPagination
+    def __init__(self, sendID: _Optional[str] = ..., recvID: _Optional[str] = ..., contentType: _Optional[int] = ..., sendTime: _Optional[str] = ..., sessionType: _Optional[int] = ..., pagination: _Optional[_Union[_sdkws_pb2.RequestPagination, _Mapping]] = ...) -> None: ...
+
+class ChatLog(_message.Message):
+    __slots__ = ("serverMsgID", "clientMsgID", "sendID", "recvID", "groupID", "recvNickname", "senderPlatformID", "senderNickname", "senderFaceURL", "groupName", "sessionType", "msgFrom", "contentType", "content", "status", "sendTime", "createTime", "ex", "groupFaceURL", "groupMemberCount", "seq", "groupOwner", "groupType")
+    SERVERMSGID_FIELD_NUMBER: _ClassVar[int]
+    CLIENTMSGID_FIELD_NUMBER: _ClassVar[int]
+    SENDID_FIELD_NUMBER: _ClassVar[int]
+    RECVID_FIELD_NUMBER: _ClassVar[int]
+    GROUPID_FIELD_NUMBER: _ClassVar[int]
+    RECVNICKNAME_FIELD_NUMBER: _ClassVar[int]
+    SENDERPLATFORMID_FIELD_NUMBER: _ClassVar[int]
+    SENDERNICKNAME_FIELD_NUMBER: _ClassVar[int]
+    SENDERFACEURL_FIELD_NUMBER: _ClassVar[int]
+    GROUPNAME_FIELD_NUMBER: _ClassVar[int]
+    SESSIONTYPE_FIELD_NUMBER: _ClassVar[int]
+    MSGFROM_FIELD_NUMBER: _ClassVar[int]
+    CONTENTTYPE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SENDTIME_FIELD_NUMBER: _ClassVar[int]
+    CREATETIME_FIELD_NUMBER: _ClassVar[int]
+    EX_FIELD_NUMBER: _ClassVar[int]
+    GROUPFACEURL_FIELD_NUMBER: _ClassVar[int]
+    GROUPMEMBERCOUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    GROUPOWNER_FIELD_NUMBER: _ClassVar[int]
+    GROUPTYPE_FIELD_NUMBER: _ClassVar[int]
+    serverMsgID: str
+    clientMsgID: str
+    sendID: str
+    recvID: str
+    groupID: str
+    recvNickname: str
+    senderPlatformID: int
+    senderNickname: str
+    senderFaceURL: str
+    groupName: str
+    sessionType: int
+    msgFrom: int
+    contentType: int
+    content: str
+    status: int
+    sendTime: int
+    createTime: int
+    ex: str
+    groupFaceURL: str
+    groupMemberCount: int
+    seq: int
+    groupOwner: str
+    groupType: int
+    def __init__(self, serverMsgID: _Optional[str] = ..., clientMsgID: _Optional[str] = ..., sendID: _Optional[str] = ..., recvID: _Optional[str] = ..., groupID: _Optional[str] = ..., recvNickname: _Optional[str] = ..., senderPlatformID: _Optional[int] = ..., senderNickname: _Optional[str] = ..., senderFaceURL: _Optional[str] = ..., groupName: _Optional[str] = ..., sessionType: _Optional[int] = ..., msgFrom: _Optional[int] = ..., contentType: _Optional[int] = ..., content: _Optional[str] = ..., status: _Optional[int] = ..., sendTime: _Optional[int] = ..., createTime: _Optional[int] = ..., ex: _Optional[str] = ..., groupFaceURL: _Optional[str] = ..., groupMemberCount: _Optional[int] = ..., seq: _Optional[int] = ..., groupOwner: _Optional[str] = ..., groupType: _Optional[int] = ...) -> None: ...
+
+class SearchChatLog(_message.Message):
+    __slots__ = ("chatLog", "isRevoked")
+    CHATLOG_FIELD_NUMBER: _ClassVar[int]
+    ISREVOKED_FIELD_NUMBER: _ClassVar[int]
+    chatLog: ChatLog
+    isRevoked: bool
+    def __init__(self, chatLog: _Optional[_Union[ChatLog, _Mapping]] = ..., isRevoked: _Optional[bool] = ...) -> None: ...
+
+class SearchMessageResp(_message.Message):
+    __slots__ = ("chatLogs", "chatLogsNum")
+    CHATLOGS_FIELD_NUMBER: _ClassVar[int]
+    CHATLOGSNUM_FIELD_NUMBER: _ClassVar[int]
+    chatLogs: _containers.RepeatedCompositeFieldContainer[SearchChatLog]
+    chatLogsNum: int
+    def __init__(self, chatLogs: _Optional[_Iterable[_Union[SearchChatLog, _Mapping]]] = ..., chatLogsNum: _Optional[int] = ...) -> None: ...

@@ -281,3 +281,103 @@ class FriendInfoOnly(_message.Message):
     ex: str
     isPinned: bool
     def __init__(self, ownerUserID: _Optional[str] = ..., friendUserID: _Optional[str] = ..., remark: _Optional[str] = ..., createTime: _Optional[int] = ..., addSource: _Optional[int] = ..., operatorUserID: _Optional[str] = ..., ex: _Optional[str] = ..., isPinned: _Optional[bool] = ...) -> None: ...
+
+class setFriendRemarkReq(_message.Message):
+    __slots__ = ("ownerUserID", "friendUserID", "remark")
+    OWNERUSERID_FIELD_NUMBER: _ClassVar[int]
+    FRIENDUSERID_FIELD_NUMBER: _ClassVar[int]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
+    ownerUserID: str
+    friendUserID: str
+    remark: str
+    def __init__(self, ownerUserID: _Optional[str] = ..., friendUserID: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
+
+class importFriendReq(_message.Message):
+    __slots__ = ("ownerUserID", "friendUserIDs")
+    OWNERUSERID_FIELD_NUMBER: _ClassVar[int]
+    FRIENDUSERIDS_FIELD_NUMBER: _ClassVar[int]
+    ownerUserID: str
+    friendUserIDs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ownerUserID: _Optional[str] = ..., friendUserIDs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class getFriendIDsReq(_message.Message):
+    __slots__ = ("userID",)
+    USERID_FIELD_NUMBER: _ClassVar[int]
+    userID: str
+    def __init__(self, userID: _Optional[str] = ...) -> None: ...
+
+class getFriendIDsResp(_message.Message):
+    __slots__ = ("friendIDs",)
+    FRIENDIDS_FIELD_NUMBER: _ClassVar[int]
+    friendIDs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, friendIDs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class getSpecifiedFriendsInfoReq(_message.Message):
+    __slots__ = ("ownerUserID", "userIDList")
+    OWNERUSERID_FIELD_NUMBER: _ClassVar[int]
+    USERIDLIST_FIELD_NUMBER: _ClassVar[int]
+    ownerUserID: str
+    userIDList: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ownerUserID: _Optional[str] = ..., userIDList: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class getSpecifiedFriendsInfoInfo(_message.Message):
+    __slots__ = ("userInfo", "friendInfo", "blackInfo")
+    USERINFO_FIELD_NUMBER: _ClassVar[int]
+    FRIENDINFO_FIELD_NUMBER: _ClassVar[int]
+    BLACKINFO_FIELD_NUMBER: _ClassVar[int]
+    userInfo: _sdkws_pb2.UserInfo
+    friendInfo: _sdkws_pb2.FriendInfo
+    blackInfo: _sdkws_pb2.BlackInfo
+    def __init__(self, userInfo: _Optional[_Union[_sdkws_pb2.UserInfo, _Mapping]] = ..., friendInfo: _Optional[_Union[_sdkws_pb2.FriendInfo, _Mapping]] = ..., blackInfo: _Optional[_Union[_sdkws_pb2.BlackInfo, _Mapping]] = ...) -> None: ...
+
+class getSpecifiedFriendsInfoResp(_message.Message):
+    __slots__ = ("infos",)
+    INFOS_FIELD_NUMBER: _ClassVar[int]
+    infos: _containers.RepeatedCompositeFieldContainer[getSpecifiedFriendsInfoInfo]
+    def __init__(self, infos: _Optional[_Iterable[_Union[getSpecifiedFriendsInfoInfo, _Mapping]]] = ...) -> None: ...
+
+class blackInfo(_message.Message):
+    __slots__ = ("ownerUserID", "blackUserID", "blackNickname", "blackFaceURL", "createTime", "addSource", "operatorUserID", "ex")
+    OWNERUSERID_FIELD_NUMBER: _ClassVar[int]
+    BLACKUSERID_FIELD_NUMBER: _ClassVar[int]
+    BLACKNICKNAME_FIELD_NUMBER: _ClassVar[int]
+    BLACKFACEURL_FIELD_NUMBER: _ClassVar[int]
+    CREATETIME_FIELD_NUMBER: _ClassVar[int]
+    ADDSOURCE_FIELD_NUMBER: _ClassVar[int]
+    OPERATORUSERID_FIELD_NUMBER: _ClassVar[int]
+    EX_FIELD_NUMBER: _ClassVar[int]
+    ownerUserID: str
+    blackUserID: str
+    blackNickname: str
+    blackFaceURL: str
+    createTime: int
+    addSource: int
+    operatorUserID: str
+    ex: str
+    def __init__(self, ownerUserID: _Optional[str] = ..., blackUserID: _Optional[str] = ..., blackNickname: _Optional[str] = ..., blackFaceURL: _Optional[str] = ..., createTime: _Optional[int] = ..., addSource: _Optional[int] = ..., operatorUserID: _Optional[str] = ..., ex: _Optional[str] = ...) -> None: ...
+
+class getIncrementalBlacksReq(_message.Message):
+    __slots__ = ("userID", "versionID", "version")
+    USERID_FIELD_NUMBER: _ClassVar[int]
+    VERSIONID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    userID: str
+    versionID: str
+    version: int
+    def __init__(self, userID: _Optional[str] = ..., versionID: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class getIncrementalBlacksResp(_message.Message):
+    __slots__ = ("version", "versionID", "full", "delete", "insert", "update")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSIONID_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    INSERT_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    versionID: str
+    full: bool
+    delete: _containers.RepeatedScalarFieldContainer[str]
+    insert: _containers.RepeatedCompositeFieldContainer[blackInfo]
+    update: _containers.RepeatedCompositeFieldContainer[blackInfo]
+    def __init__(self, version: _Optional[int] = ..., versionID: _Optional[str] = ..., full: _Optional[bool] = ..., delete: _Optional[_Iterable[str]] = ..., insert: _Optional[_Iterable[_Union[blackInfo, _Mapping]]] = ..., update: _Optional[_Iterable[_Union[blackInfo, _Mapping]]] = ...) -> None: ...

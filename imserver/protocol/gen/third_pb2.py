@@ -22,41 +22,78 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from imserver.protocol.gen import sdkws_pb2 as imserver_dot_protocol_dot_gen_dot_sdkws__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!imserver/protocol/gen/third.proto\x12\x0copenim.third\"\x0e\n\x0cPartLimitReq\"M\n\rPartLimitResp\x12\x13\n\x0bminPartSize\x18\x01 \x01(\x03\x12\x13\n\x0bmaxPartSize\x18\x02 \x01(\x03\x12\x12\n\nmaxNumSize\x18\x03 \x01(\x05\"\x1b\n\x0bPartSizeReq\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\x1c\n\x0cPartSizeResp\x12\x0c\n\x04size\x18\x02 \x01(\x03\"\xa1\x01\n\x1aInitiateMultipartUploadReq\x12\x0c\n\x04hash\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x10\n\x08partSize\x18\x03 \x01(\x03\x12\x10\n\x08maxParts\x18\x04 \x01(\x05\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x13\n\x0b\x63ontentType\x18\x07 \x01(\t\x12\x11\n\turlPrefix\x18\x08 \x01(\t\"T\n\x1bInitiateMultipartUploadResp\x12\x0b\n\x03url\x18\x01 \x01(\t\x12(\n\x06upload\x18\x02 \x01(\x0b\x32\x18.openim.third.UploadInfo\"o\n\nUploadInfo\x12\x10\n\x08uploadID\x18\x01 \x01(\t\x12\x10\n\x08partSize\x18\x02 \x01(\x03\x12)\n\x04sign\x18\x03 \x01(\x0b\x32\x1b.openim.third.AuthSignParts\x12\x12\n\nexpireTime\x18\x04 \x01(\x03\"\x94\x01\n\rAuthSignParts\x12\x0b\n\x03url\x18\x01 \x01(\t\x12&\n\x05query\x18\x02 \x03(\x0b\x32\x17.openim.third.KeyValues\x12\'\n\x06header\x18\x03 \x03(\x0b\x32\x17.openim.third.KeyValues\x12%\n\x05parts\x18\x04 \x03(\x0b\x32\x16.openim.third.SignPart\"|\n\x08SignPart\x12\x12\n\npartNumber\x18\x01 \x01(\x05\x12\x0b\n\x03url\x18\x02 \x01(\t\x12&\n\x05query\x18\x03 \x03(\x0b\x32\x17.openim.third.KeyValues\x12\'\n\x06header\x18\x04 \x03(\x0b\x32\x17.openim.third.KeyValues\"(\n\tKeyValues\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"4\n\x0b\x41uthSignReq\x12\x10\n\x08uploadID\x18\x01 \x01(\t\x12\x13\n\x0bpartNumbers\x18\x02 \x03(\x05\"\x93\x01\n\x0c\x41uthSignResp\x12\x0b\n\x03url\x18\x01 \x01(\t\x12&\n\x05query\x18\x02 \x03(\x0b\x32\x17.openim.third.KeyValues\x12\'\n\x06header\x18\x03 \x03(\x0b\x32\x17.openim.third.KeyValues\x12%\n\x05parts\x18\x04 \x03(\x0b\x32\x16.openim.third.SignPart\"\x82\x01\n\x1a\x43ompleteMultipartUploadReq\x12\x10\n\x08uploadID\x18\x01 \x01(\t\x12\r\n\x05parts\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x63ontentType\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x11\n\turlPrefix\x18\x06 \x01(\t\"*\n\x1b\x43ompleteMultipartUploadResp\x12\x0b\n\x03url\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!imserver/protocol/gen/third.proto\x12\x0copenim.third\x1a!imserver/protocol/gen/sdkws.proto\"\x0e\n\x0cPartLimitReq\"M\n\rPartLimitResp\x12\x13\n\x0bminPartSize\x18\x01 \x01(\x03\x12\x13\n\x0bmaxPartSize\x18\x02 \x01(\x03\x12\x12\n\nmaxNumSize\x18\x03 \x01(\x05\"\x1b\n\x0bPartSizeReq\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\x1c\n\x0cPartSizeResp\x12\x0c\n\x04size\x18\x02 \x01(\x03\"\xa1\x01\n\x1aInitiateMultipartUploadReq\x12\x0c\n\x04hash\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x10\n\x08partSize\x18\x03 \x01(\x03\x12\x10\n\x08maxParts\x18\x04 \x01(\x05\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x13\n\x0b\x63ontentType\x18\x07 \x01(\t\x12\x11\n\turlPrefix\x18\x08 \x01(\t\"T\n\x1bInitiateMultipartUploadResp\x12\x0b\n\x03url\x18\x01 \x01(\t\x12(\n\x06upload\x18\x02 \x01(\x0b\x32\x18.openim.third.UploadInfo\"o\n\nUploadInfo\x12\x10\n\x08uploadID\x18\x01 \x01(\t\x12\x10\n\x08partSize\x18\x02 \x01(\x03\x12)\n\x04sign\x18\x03 \x01(\x0b\x32\x1b.openim.third.AuthSignParts\x12\x12\n\nexpireTime\x18\x04 \x01(\x03\"\x94\x01\n\rAuthSignParts\x12\x0b\n\x03url\x18\x01 \x01(\t\x12&\n\x05query\x18\x02 \x03(\x0b\x32\x17.openim.third.KeyValues\x12\'\n\x06header\x18\x03 \x03(\x0b\x32\x17.openim.third.KeyValues\x12%\n\x05parts\x18\x04 \x03(\x0b\x32\x16.openim.third.SignPart\"|\n\x08SignPart\x12\x12\n\npartNumber\x18\x01 \x01(\x05\x12\x0b\n\x03url\x18\x02 \x01(\t\x12&\n\x05query\x18\x03 \x03(\x0b\x32\x17.openim.third.KeyValues\x12\'\n\x06header\x18\x04 \x03(\x0b\x32\x17.openim.third.KeyValues\"(\n\tKeyValues\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"4\n\x0b\x41uthSignReq\x12\x10\n\x08uploadID\x18\x01 \x01(\t\x12\x13\n\x0bpartNumbers\x18\x02 \x03(\x05\"\x93\x01\n\x0c\x41uthSignResp\x12\x0b\n\x03url\x18\x01 \x01(\t\x12&\n\x05query\x18\x02 \x03(\x0b\x32\x17.openim.third.KeyValues\x12\'\n\x06header\x18\x03 \x03(\x0b\x32\x17.openim.third.KeyValues\x12%\n\x05parts\x18\x04 \x03(\x0b\x32\x16.openim.third.SignPart\"\x82\x01\n\x1a\x43ompleteMultipartUploadReq\x12\x10\n\x08uploadID\x18\x01 \x01(\t\x12\r\n\x05parts\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x63ontentType\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x11\n\turlPrefix\x18\x06 \x01(\t\"*\n\x1b\x43ompleteMultipartUploadResp\x12\x0b\n\x03url\x18\x01 \x01(\t\"\x80\x01\n\x0c\x41\x63\x63\x65ssURLReq\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x05query\x18\x02 \x03(\x0b\x32%.openim.third.AccessURLReq.QueryEntry\x1a,\n\nQueryEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\rAccessURLResp\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x12\n\nexpireTime\x18\x02 \x01(\x03\"|\n\x13InitiateFormDataReq\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x13\n\x0b\x63ontentType\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x13\n\x0bmillisecond\x18\x05 \x01(\x03\x12\x10\n\x08\x61\x62solute\x18\x06 \x01(\x08\"\x82\x02\n\x14InitiateFormDataResp\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\'\n\x06header\x18\x04 \x03(\x0b\x32\x17.openim.third.KeyValues\x12\x42\n\x08\x66ormData\x18\x05 \x03(\x0b\x32\x30.openim.third.InitiateFormDataResp.FormDataEntry\x12\x0f\n\x07\x65xpires\x18\x06 \x01(\x03\x12\x14\n\x0csuccessCodes\x18\x07 \x03(\x05\x1a/\n\rFormDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x13\x43ompleteFormDataReq\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\turlPrefix\x18\x02 \x01(\t\"#\n\x14\x43ompleteFormDataResp\x12\x0b\n\x03url\x18\x01 \x01(\t\"^\n\x11\x46\x63mUpdateTokenReq\x12\x12\n\nplatformID\x18\x01 \x01(\x05\x12\x10\n\x08\x66\x63mToken\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12\x12\n\nexpireTime\x18\x04 \x01(\x03\"8\n\x0eSetAppBadgeReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x16\n\x0e\x61ppUnreadCount\x18\x02 \x01(\x05\"(\n\x07\x66ileURL\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0b\n\x03URL\x18\x02 \x01(\t\"}\n\rUploadLogsReq\x12\x10\n\x08platform\x18\x01 \x01(\x05\x12\'\n\x08\x66ileURLs\x18\x02 \x03(\x0b\x32\x15.openim.third.fileURL\x12\x14\n\x0c\x61ppFramework\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\n\n\x02\x65x\x18\x04 \x01(\t\"\x1f\n\rDeleteLogsReq\x12\x0e\n\x06logIDs\x18\x01 \x03(\t\"y\n\rSearchLogsReq\x12\x0f\n\x07keyword\x18\x01 \x01(\t\x12\x11\n\tstartTime\x18\x02 \x01(\x03\x12\x0f\n\x07\x65ndTime\x18\x03 \x01(\x03\x12\x33\n\npagination\x18\x04 \x01(\x0b\x32\x1f.openim.sdkws.RequestPagination\"\xb0\x01\n\x07LogInfo\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x12\n\ncreateTime\x18\x04 \x01(\x03\x12\x10\n\x08nickname\x18\x05 \x01(\t\x12\r\n\x05logID\x18\x06 \x01(\t\x12\x10\n\x08\x66ilename\x18\x07 \x01(\t\x12\x12\n\nsystemType\x18\x08 \x01(\t\x12\n\n\x02\x65x\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\t\"I\n\x0eSearchLogsResp\x12(\n\tlogsInfos\x18\x01 \x03(\x0b\x32\x15.openim.third.LogInfo\x12\r\n\x05total\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imserver.protocol.gen.third_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARTLIMITREQ']._serialized_start=51
-  _globals['_PARTLIMITREQ']._serialized_end=65
-  _globals['_PARTLIMITRESP']._serialized_start=67
-  _globals['_PARTLIMITRESP']._serialized_end=144
-  _globals['_PARTSIZEREQ']._serialized_start=146
-  _globals['_PARTSIZEREQ']._serialized_end=173
-  _globals['_PARTSIZERESP']._serialized_start=175
-  _globals['_PARTSIZERESP']._serialized_end=203
-  _globals['_INITIATEMULTIPARTUPLOADREQ']._serialized_start=206
-  _globals['_INITIATEMULTIPARTUPLOADREQ']._serialized_end=367
-  _globals['_INITIATEMULTIPARTUPLOADRESP']._serialized_start=369
-  _globals['_INITIATEMULTIPARTUPLOADRESP']._serialized_end=453
-  _globals['_UPLOADINFO']._serialized_start=455
-  _globals['_UPLOADINFO']._serialized_end=566
-  _globals['_AUTHSIGNPARTS']._serialized_start=569
-  _globals['_AUTHSIGNPARTS']._serialized_end=717
-  _globals['_SIGNPART']._serialized_start=719
-  _globals['_SIGNPART']._serialized_end=843
-  _globals['_KEYVALUES']._serialized_start=845
-  _globals['_KEYVALUES']._serialized_end=885
-  _globals['_AUTHSIGNREQ']._serialized_start=887
-  _globals['_AUTHSIGNREQ']._serialized_end=939
-  _globals['_AUTHSIGNRESP']._serialized_start=942
-  _globals['_AUTHSIGNRESP']._serialized_end=1089
-  _globals['_COMPLETEMULTIPARTUPLOADREQ']._serialized_start=1092
-  _globals['_COMPLETEMULTIPARTUPLOADREQ']._serialized_end=1222
-  _globals['_COMPLETEMULTIPARTUPLOADRESP']._serialized_start=1224
-  _globals['_COMPLETEMULTIPARTUPLOADRESP']._serialized_end=1266
+  _globals['_ACCESSURLREQ_QUERYENTRY']._loaded_options = None
+  _globals['_ACCESSURLREQ_QUERYENTRY']._serialized_options = b'8\001'
+  _globals['_INITIATEFORMDATARESP_FORMDATAENTRY']._loaded_options = None
+  _globals['_INITIATEFORMDATARESP_FORMDATAENTRY']._serialized_options = b'8\001'
+  _globals['_PARTLIMITREQ']._serialized_start=86
+  _globals['_PARTLIMITREQ']._serialized_end=100
+  _globals['_PARTLIMITRESP']._serialized_start=102
+  _globals['_PARTLIMITRESP']._serialized_end=179
+  _globals['_PARTSIZEREQ']._serialized_start=181
+  _globals['_PARTSIZEREQ']._serialized_end=208
+  _globals['_PARTSIZERESP']._serialized_start=210
+  _globals['_PARTSIZERESP']._serialized_end=238
+  _globals['_INITIATEMULTIPARTUPLOADREQ']._serialized_start=241
+  _globals['_INITIATEMULTIPARTUPLOADREQ']._serialized_end=402
+  _globals['_INITIATEMULTIPARTUPLOADRESP']._serialized_start=404
+  _globals['_INITIATEMULTIPARTUPLOADRESP']._serialized_end=488
+  _globals['_UPLOADINFO']._serialized_start=490
+  _globals['_UPLOADINFO']._serialized_end=601
+  _globals['_AUTHSIGNPARTS']._serialized_start=604
+  _globals['_AUTHSIGNPARTS']._serialized_end=752
+  _globals['_SIGNPART']._serialized_start=754
+  _globals['_SIGNPART']._serialized_end=878
+  _globals['_KEYVALUES']._serialized_start=880
+  _globals['_KEYVALUES']._serialized_end=920
+  _globals['_AUTHSIGNREQ']._serialized_start=922
+  _globals['_AUTHSIGNREQ']._serialized_end=974
+  _globals['_AUTHSIGNRESP']._serialized_start=977
+  _globals['_AUTHSIGNRESP']._serialized_end=1124
+  _globals['_COMPLETEMULTIPARTUPLOADREQ']._serialized_start=1127
+  _globals['_COMPLETEMULTIPARTUPLOADREQ']._serialized_end=1257
+  _globals['_COMPLETEMULTIPARTUPLOADRESP']._serialized_start=1259
+  _globals['_COMPLETEMULTIPARTUPLOADRESP']._serialized_end=1301
+  _globals['_ACCESSURLREQ']._serialized_start=1304
+  _globals['_ACCESSURLREQ']._serialized_end=1432
+  _globals['_ACCESSURLREQ_QUERYENTRY']._serialized_start=1388
+  _globals['_ACCESSURLREQ_QUERYENTRY']._serialized_end=1432
+  _globals['_ACCESSURLRESP']._serialized_start=1434
+  _globals['_ACCESSURLRESP']._serialized_end=1482
+  _globals['_INITIATEFORMDATAREQ']._serialized_start=1484
+  _globals['_INITIATEFORMDATAREQ']._serialized_end=1608
+  _globals['_INITIATEFORMDATARESP']._serialized_start=1611
+  _globals['_INITIATEFORMDATARESP']._serialized_end=1869
+  _globals['_INITIATEFORMDATARESP_FORMDATAENTRY']._serialized_start=1822
+  _globals['_INITIATEFORMDATARESP_FORMDATAENTRY']._serialized_end=1869
+  _globals['_COMPLETEFORMDATAREQ']._serialized_start=1871
+  _globals['_COMPLETEFORMDATAREQ']._serialized_end=1923
+  _globals['_COMPLETEFORMDATARESP']._serialized_start=1925
+  _globals['_COMPLETEFORMDATARESP']._serialized_end=1960
+  _globals['_FCMUPDATETOKENREQ']._serialized_start=1962
+  _globals['_FCMUPDATETOKENREQ']._serialized_end=2056
+  _globals['_SETAPPBADGEREQ']._serialized_start=2058
+  _globals['_SETAPPBADGEREQ']._serialized_end=2114
+  _globals['_FILEURL']._serialized_start=2116
+  _globals['_FILEURL']._serialized_end=2156
+  _globals['_UPLOADLOGSREQ']._serialized_start=2158
+  _globals['_UPLOADLOGSREQ']._serialized_end=2283
+  _globals['_DELETELOGSREQ']._serialized_start=2285
+  _globals['_DELETELOGSREQ']._serialized_end=2316
+  _globals['_SEARCHLOGSREQ']._serialized_start=2318
+  _globals['_SEARCHLOGSREQ']._serialized_end=2439
+  _globals['_LOGINFO']._serialized_start=2442
+  _globals['_LOGINFO']._serialized_end=2618
+  _globals['_SEARCHLOGSRESP']._serialized_start=2620
+  _globals['_SEARCHLOGSRESP']._serialized_end=2693
 # @@protoc_insertion_point(module_scope)

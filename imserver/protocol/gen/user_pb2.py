@@ -22,24 +22,101 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 from imserver.protocol.gen import sdkws_pb2 as imserver_dot_protocol_dot_gen_dot_sdkws__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n imserver/protocol/gen/user.proto\x12\x0bopenim.user\x1a!imserver/protocol/gen/sdkws.proto\"8\n\x0fuserRegisterReq\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.openim.sdkws.UserInfo\"\'\n\x14getDesignateUsersReq\x12\x0f\n\x07userIDs\x18\x01 \x03(\t\"B\n\x15getDesignateUsersResp\x12)\n\tusersInfo\x18\x01 \x03(\x0b\x32\x16.openim.sdkws.UserInfo\"E\n\x13updateUserInfoExReq\x12.\n\x08userInfo\x18\x01 \x01(\x0b\x32\x1c.openim.sdkws.UserInfoWithEx\"C\n\x0conlineStatus\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x05\x12\x13\n\x0bplatformIDs\x18\x03 \x03(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n imserver/protocol/gen/user.proto\x12\x0bopenim.user\x1a\x1egoogle/protobuf/wrappers.proto\x1a!imserver/protocol/gen/sdkws.proto\"8\n\x0fuserRegisterReq\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.openim.sdkws.UserInfo\"\'\n\x14getDesignateUsersReq\x12\x0f\n\x07userIDs\x18\x01 \x03(\t\"B\n\x15getDesignateUsersResp\x12)\n\tusersInfo\x18\x01 \x03(\x0b\x32\x16.openim.sdkws.UserInfo\"\'\n\x0f\x61\x63\x63ountCheckReq\x12\x14\n\x0c\x63heckUserIDs\x18\x01 \x03(\t\"\x8e\x01\n\x10\x61\x63\x63ountCheckResp\x12?\n\x07results\x18\x01 \x03(\x0b\x32..openim.user.accountCheckResp.singleUserStatus\x1a\x39\n\x10singleUserStatus\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x15\n\raccountStatus\x18\x02 \x01(\x05\"F\n\x0fgetAllUserIDReq\x12\x33\n\npagination\x18\x01 \x01(\x0b\x32\x1f.openim.sdkws.RequestPagination\"2\n\x10getAllUserIDResp\x12\r\n\x05total\x18\x01 \x01(\x05\x12\x0f\n\x07userIDs\x18\x02 \x03(\t\"n\n\x15getPaginationUsersReq\x12\x33\n\npagination\x18\x02 \x01(\x0b\x32\x1f.openim.sdkws.RequestPagination\x12\x0e\n\x06userID\x18\x03 \x01(\t\x12\x10\n\x08nickName\x18\x04 \x01(\t\"N\n\x16getPaginationUsersResp\x12\r\n\x05total\x18\x01 \x01(\x05\x12%\n\x05users\x18\x02 \x03(\x0b\x32\x16.openim.sdkws.UserInfo\"F\n\x1asetGlobalRecvMessageOptReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x18\n\x10globalRecvMsgOpt\x18\x03 \x01(\x05\"=\n\x11updateUserInfoReq\x12(\n\x08userInfo\x18\x01 \x01(\x0b\x32\x16.openim.sdkws.UserInfo\"E\n\x13updateUserInfoExReq\x12.\n\x08userInfo\x18\x01 \x01(\x0b\x32\x1c.openim.sdkws.UserInfoWithEx\"C\n\x0conlineStatus\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x05\x12\x13\n\x0bplatformIDs\x18\x03 \x03(\x05\"\x9d\x01\n\x18processUserCommandAddReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\x05\x12\x0c\n\x04uuid\x18\x03 \x01(\t\x12+\n\x05value\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12(\n\x02\x65x\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\"I\n\x1bprocessUserCommandDeleteReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\x05\x12\x0c\n\x04uuid\x18\x03 \x01(\t\"\xa0\x01\n\x1bprocessUserCommandUpdateReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\x05\x12\x0c\n\x04uuid\x18\x03 \x01(\t\x12+\n\x05value\x18\x04 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12(\n\x02\x65x\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\"8\n\x18processUserCommandGetReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\x05\"\\\n\x0f\x43ommandInfoResp\x12\x0c\n\x04type\x18\x01 \x01(\x05\x12\x12\n\ncreateTime\x18\x02 \x01(\x03\x12\x0c\n\x04uuid\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\n\n\x02\x65x\x18\x05 \x01(\t\"N\n\x19processUserCommandGetResp\x12\x31\n\x0b\x43ommandResp\x18\x01 \x03(\x0b\x32\x1c.openim.user.CommandInfoResp\"-\n\x1bprocessUserCommandGetAllReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\"(\n\x16getUserClientConfigReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\"\x8d\x01\n\x17getUserClientConfigResp\x12\x42\n\x07\x63onfigs\x18\x01 \x03(\x0b\x32\x31.openim.user.getUserClientConfigResp.ConfigsEntry\x1a.\n\x0c\x43onfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9b\x01\n\x16setUserClientConfigReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x41\n\x07\x63onfigs\x18\x02 \x03(\x0b\x32\x30.openim.user.setUserClientConfigReq.ConfigsEntry\x1a.\n\x0c\x43onfigsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x16\x64\x65lUserClientConfigReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\":\n\x0c\x63lientConfig\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"k\n\x17pageUserClientConfigReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x33\n\npagination\x18\x03 \x01(\x0b\x32\x1f.openim.sdkws.RequestPagination\"U\n\x18pageUserClientConfigResp\x12\r\n\x05total\x18\x01 \x01(\x03\x12*\n\x07\x63onfigs\x18\x02 \x03(\x0b\x32\x19.openim.user.clientConfig\"f\n\x19\x61\x64\x64NotificationAccountReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x10\n\x08nickName\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65URL\x18\x03 \x01(\t\x12\x16\n\x0e\x61ppMangerLevel\x18\x04 \x01(\x05\"d\n\x17notificationAccountInfo\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65URL\x18\x02 \x01(\t\x12\x10\n\x08nickName\x18\x03 \x01(\t\x12\x16\n\x0e\x61ppMangerLevel\x18\x04 \x01(\x05\"U\n updateNotificationAccountInfoReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63\x65URL\x18\x02 \x01(\t\x12\x10\n\x08nickName\x18\x03 \x01(\t\"d\n\x1csearchNotificationAccountReq\x12\x0f\n\x07keyword\x18\x01 \x01(\t\x12\x33\n\npagination\x18\x03 \x01(\x0b\x32\x1f.openim.sdkws.RequestPagination\"r\n\x1dsearchNotificationAccountResp\x12\r\n\x05total\x18\x01 \x01(\x03\x12\x42\n\x14notificationAccounts\x18\x02 \x03(\x0b\x32$.openim.user.notificationAccountInfo\"Q\n\x1fsubscribeOrCancelUsersStatusReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0f\n\x07userIDs\x18\x02 \x03(\t\x12\r\n\x05genre\x18\x03 \x01(\x05\"Q\n subscribeOrCancelUsersStatusResp\x12-\n\nstatusList\x18\x01 \x03(\x0b\x32\x19.openim.user.onlineStatus\"3\n\x10getUserStatusReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\x12\x0f\n\x07userIDs\x18\x02 \x03(\t\"B\n\x11getUserStatusResp\x12-\n\nstatusList\x18\x01 \x03(\x0b\x32\x19.openim.user.onlineStatus\",\n\x1agetSubscribeUsersStatusReq\x12\x0e\n\x06userID\x18\x01 \x01(\t\"L\n\x1bgetSubscribeUsersStatusResp\x12-\n\nstatusList\x18\x01 \x03(\x0b\x32\x19.openim.user.onlineStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imserver.protocol.gen.user_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USERREGISTERREQ']._serialized_start=84
-  _globals['_USERREGISTERREQ']._serialized_end=140
-  _globals['_GETDESIGNATEUSERSREQ']._serialized_start=142
-  _globals['_GETDESIGNATEUSERSREQ']._serialized_end=181
-  _globals['_GETDESIGNATEUSERSRESP']._serialized_start=183
-  _globals['_GETDESIGNATEUSERSRESP']._serialized_end=249
-  _globals['_UPDATEUSERINFOEXREQ']._serialized_start=251
-  _globals['_UPDATEUSERINFOEXREQ']._serialized_end=320
-  _globals['_ONLINESTATUS']._serialized_start=322
-  _globals['_ONLINESTATUS']._serialized_end=389
+  _globals['_GETUSERCLIENTCONFIGRESP_CONFIGSENTRY']._loaded_options = None
+  _globals['_GETUSERCLIENTCONFIGRESP_CONFIGSENTRY']._serialized_options = b'8\001'
+  _globals['_SETUSERCLIENTCONFIGREQ_CONFIGSENTRY']._loaded_options = None
+  _globals['_SETUSERCLIENTCONFIGREQ_CONFIGSENTRY']._serialized_options = b'8\001'
+  _globals['_USERREGISTERREQ']._serialized_start=116
+  _globals['_USERREGISTERREQ']._serialized_end=172
+  _globals['_GETDESIGNATEUSERSREQ']._serialized_start=174
+  _globals['_GETDESIGNATEUSERSREQ']._serialized_end=213
+  _globals['_GETDESIGNATEUSERSRESP']._serialized_start=215
+  _globals['_GETDESIGNATEUSERSRESP']._serialized_end=281
+  _globals['_ACCOUNTCHECKREQ']._serialized_start=283
+  _globals['_ACCOUNTCHECKREQ']._serialized_end=322
+  _globals['_ACCOUNTCHECKRESP']._serialized_start=325
+  _globals['_ACCOUNTCHECKRESP']._serialized_end=467
+  _globals['_ACCOUNTCHECKRESP_SINGLEUSERSTATUS']._serialized_start=410
+  _globals['_ACCOUNTCHECKRESP_SINGLEUSERSTATUS']._serialized_end=467
+  _globals['_GETALLUSERIDREQ']._serialized_start=469
+  _globals['_GETALLUSERIDREQ']._serialized_end=539
+  _globals['_GETALLUSERIDRESP']._serialized_start=541
+  _globals['_GETALLUSERIDRESP']._serialized_end=591
+  _globals['_GETPAGINATIONUSERSREQ']._serialized_start=593
+  _globals['_GETPAGINATIONUSERSREQ']._serialized_end=703
+  _globals['_GETPAGINATIONUSERSRESP']._serialized_start=705
+  _globals['_GETPAGINATIONUSERSRESP']._serialized_end=783
+  _globals['_SETGLOBALRECVMESSAGEOPTREQ']._serialized_start=785
+  _globals['_SETGLOBALRECVMESSAGEOPTREQ']._serialized_end=855
+  _globals['_UPDATEUSERINFOREQ']._serialized_start=857
+  _globals['_UPDATEUSERINFOREQ']._serialized_end=918
+  _globals['_UPDATEUSERINFOEXREQ']._serialized_start=920
+  _globals['_UPDATEUSERINFOEXREQ']._serialized_end=989
+  _globals['_ONLINESTATUS']._serialized_start=991
+  _globals['_ONLINESTATUS']._serialized_end=1058
+  _globals['_PROCESSUSERCOMMANDADDREQ']._serialized_start=1061
+  _globals['_PROCESSUSERCOMMANDADDREQ']._serialized_end=1218
+  _globals['_PROCESSUSERCOMMANDDELETEREQ']._serialized_start=1220
+  _globals['_PROCESSUSERCOMMANDDELETEREQ']._serialized_end=1293
+  _globals['_PROCESSUSERCOMMANDUPDATEREQ']._serialized_start=1296
+  _globals['_PROCESSUSERCOMMANDUPDATEREQ']._serialized_end=1456
+  _globals['_PROCESSUSERCOMMANDGETREQ']._serialized_start=1458
+  _globals['_PROCESSUSERCOMMANDGETREQ']._serialized_end=1514
+  _globals['_COMMANDINFORESP']._serialized_start=1516
+  _globals['_COMMANDINFORESP']._serialized_end=1608
+  _globals['_PROCESSUSERCOMMANDGETRESP']._serialized_start=1610
+  _globals['_PROCESSUSERCOMMANDGETRESP']._serialized_end=1688
+  _globals['_PROCESSUSERCOMMANDGETALLREQ']._serialized_start=1690
+  _globals['_PROCESSUSERCOMMANDGETALLREQ']._serialized_end=1735
+  _globals['_GETUSERCLIENTCONFIGREQ']._serialized_start=1737
+  _globals['_GETUSERCLIENTCONFIGREQ']._serialized_end=1777
+  _globals['_GETUSERCLIENTCONFIGRESP']._serialized_start=1780
+  _globals['_GETUSERCLIENTCONFIGRESP']._serialized_end=1921
+  _globals['_GETUSERCLIENTCONFIGRESP_CONFIGSENTRY']._serialized_start=1875
+  _globals['_GETUSERCLIENTCONFIGRESP_CONFIGSENTRY']._serialized_end=1921
+  _globals['_SETUSERCLIENTCONFIGREQ']._serialized_start=1924
+  _globals['_SETUSERCLIENTCONFIGREQ']._serialized_end=2079
+  _globals['_SETUSERCLIENTCONFIGREQ_CONFIGSENTRY']._serialized_start=1875
+  _globals['_SETUSERCLIENTCONFIGREQ_CONFIGSENTRY']._serialized_end=1921
+  _globals['_DELUSERCLIENTCONFIGREQ']._serialized_start=2081
+  _globals['_DELUSERCLIENTCONFIGREQ']._serialized_end=2135
+  _globals['_CLIENTCONFIG']._serialized_start=2137
+  _globals['_CLIENTCONFIG']._serialized_end=2195
+  _globals['_PAGEUSERCLIENTCONFIGREQ']._serialized_start=2197
+  _globals['_PAGEUSERCLIENTCONFIGREQ']._serialized_end=2304
+  _globals['_PAGEUSERCLIENTCONFIGRESP']._serialized_start=2306
+  _globals['_PAGEUSERCLIENTCONFIGRESP']._serialized_end=2391
+  _globals['_ADDNOTIFICATIONACCOUNTREQ']._serialized_start=2393
+  _globals['_ADDNOTIFICATIONACCOUNTREQ']._serialized_end=2495
+  _globals['_NOTIFICATIONACCOUNTINFO']._serialized_start=2497
+  _globals['_NOTIFICATIONACCOUNTINFO']._serialized_end=2597
+  _globals['_UPDATENOTIFICATIONACCOUNTINFOREQ']._serialized_start=2599
+  _globals['_UPDATENOTIFICATIONACCOUNTINFOREQ']._serialized_end=2684
+  _globals['_SEARCHNOTIFICATIONACCOUNTREQ']._serialized_start=2686
+  _globals['_SEARCHNOTIFICATIONACCOUNTREQ']._serialized_end=2786
+  _globals['_SEARCHNOTIFICATIONACCOUNTRESP']._serialized_start=2788
+  _globals['_SEARCHNOTIFICATIONACCOUNTRESP']._serialized_end=2902
+  _globals['_SUBSCRIBEORCANCELUSERSSTATUSREQ']._serialized_start=2904
+  _globals['_SUBSCRIBEORCANCELUSERSSTATUSREQ']._serialized_end=2985
+  _globals['_SUBSCRIBEORCANCELUSERSSTATUSRESP']._serialized_start=2987
+  _globals['_SUBSCRIBEORCANCELUSERSSTATUSRESP']._serialized_end=3068
+  _globals['_GETUSERSTATUSREQ']._serialized_start=3070
+  _globals['_GETUSERSTATUSREQ']._serialized_end=3121
+  _globals['_GETUSERSTATUSRESP']._serialized_start=3123
+  _globals['_GETUSERSTATUSRESP']._serialized_end=3189
+  _globals['_GETSUBSCRIBEUSERSSTATUSREQ']._serialized_start=3191
+  _globals['_GETSUBSCRIBEUSERSSTATUSREQ']._serialized_end=3235
+  _globals['_GETSUBSCRIBEUSERSSTATUSRESP']._serialized_start=3237
+  _globals['_GETSUBSCRIBEUSERSSTATUSRESP']._serialized_end=3313
 # @@protoc_insertion_point(module_scope)
