@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 ARGS ?=
 PROTO_DIR := imserver/protocol/proto
 GEN_DIR := imserver/protocol/gen
+SDK_DIR := tests/acceptance/wasm
+SDK_STAMP := $(SDK_DIR)/node_modules/.package-lock.json
 SOURCES := imserver tasks gateway tests manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint types format bench proto docs clean libcurl chromium
+.PHONY: help up test lint types format bench proto docs clean libcurl chromium sdks
 
 help:  ## what one can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +18,7 @@ help:  ## what one can do here
 up: $(VENV)/.product libcurl  ## start everything on this machine; Ctrl-C stops it
 	@$(BIN)/python manage.py up
 
-test: $(VENV)/.dev libcurl chromium  ## run all tests; ARGS="-k word" picks some
+test: $(VENV)/.dev libcurl chromium sdks  ## run all tests; ARGS="-k word" picks some
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## look for mistakes and odd formatting
@@ -42,7 +44,7 @@ docs: $(VENV)/.dev  ## write the generated pages of docs/ again
 	$(BIN)/python manage.py checkconfig --markdown > docs/configuration.md
 
 clean:  ## remove the virtual environment and all caches; the data in .data stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SDK_DIR)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp a level: as long as the requirements do not change, nothing is installed again.
@@ -81,3 +83,12 @@ libcurl:
 chromium:
 	@if { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null; then :; \
 	else $(call apt,chromium,Browser tests need Chromium); fi
+
+# OpenIM's SDKs for browsers, as the lock file names them; installed again only when it changes.
+sdks:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory -s $(SDK_STAMP); \
+	else echo "Tests of OpenIM's browser SDKs need npm: please install Node.js 18 or newer; without it they are skipped."; fi
+
+$(SDK_STAMP): $(SDK_DIR)/package.json $(SDK_DIR)/package-lock.json
+	@cd $(SDK_DIR) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+	    || echo "Tests of OpenIM's browser SDKs: 'npm ci' in $(SDK_DIR) failed, please see to it; without it they are skipped."

@@ -10,9 +10,9 @@ import pytest
 from imserver.protocol.conversations import single_conversation_id
 from imserver.protocol.gen import sdkws_pb2
 from tests.client import Api, Client, Connect, RequestRefused, text_message, text_of
-from tests.stack import Stack, wait_until
+from tests.stack import Stack, on_both_servers, wait_until
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, on_both_servers]
 
 
 @pytest.mark.parametrize("sdk_type", ["go", "js", "json"])
@@ -76,8 +76,12 @@ async def test_messages_sent_at_once_keep_their_order_and_are_stored_in_blocks_o
         return [sum(1 for slot in document["msgs"] if slot["msg"]) for document in documents]
 
     wait_until(lambda: blocks() == [100, 100, 50], "three blocks")
-    records = stack.database["conversation"].find({"conversation_id": conversation_id})
-    assert {(record["owner_user_id"], record["user_id"]) for record in records} == {(alice, bob), (bob, alice)}
+
+    def owners_and_peers() -> set[tuple[str, str]]:
+        records = stack.database["conversation"].find({"conversation_id": conversation_id})
+        return {(record["owner_user_id"], record["user_id"]) for record in records}
+
+    wait_until(lambda: owners_and_peers() == {(alice, bob), (bob, alice)}, "a record for each")
 
 
 async def test_who_was_away_pulls_what_was_missed(

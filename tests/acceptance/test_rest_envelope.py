@@ -216,6 +216,13 @@ async def test_an_unknown_route_is_a_plain_text_404(http: httpx.AsyncClient, adm
         assert "<" not in answer.text
 
 
+async def test_a_browser_may_ask_about_an_unknown_route_and_then_sees_its_404(http: httpx.AsyncClient) -> None:
+    answer = await http.options("/no/such/route")
+
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
 # -- the body
 
 

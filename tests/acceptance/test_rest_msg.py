@@ -259,7 +259,6 @@ async def test_keys_that_the_route_does_not_have_do_not_reach_the_message(
 ) -> None:
     alice, bob = await pair(api, names)
     foreign = {
-        "clientMsgID": "mine",
         "serverMsgID": "mine",
         "seq": 77,
         "status": 4,

@@ -195,6 +195,10 @@ async def test_where_only_friends_write_the_receivers_list_decides(
         await eventually(client, receiver, 0)
         assert await code_of(client, sender) == 0
         assert await rest_code(api, "imAdmin", sender) == 0
+        await api.call("/friend/delete_friend", {"ownerUserID": receiver, "friendUserID": sender})
+        await eventually(client, receiver, 1303)
+        await api.call("/friend/import_friend", {"ownerUserID": receiver, "friendUserIDs": [sender]})
+        await eventually(client, receiver, 0)
 
 
 # -- operators
@@ -230,15 +234,25 @@ async def test_an_operator_blocks_and_unblocks(
     for wrong in (blocked, {**blocked, "block_user_id": receiver}, {**blocked, "block_user_id": "nobody_at_all"}):
         assert site.post(f"{pages}add/", wrong).status_code == 200
     assert stack.database["black"].count_documents({"owner_user_id": receiver}) == 1
+    start = await api.call("/friend/get_incremental_blacks", {"userID": receiver})
     stored = stack.database["black"].find_one({"owner_user_id": receiver}) or {}
     assert site.post(f"{pages}{stored['_id']}/delete/", {"post": "yes"}).status_code == 302
     await eventually(client, receiver, 0)
+    version = {"version": start["version"], "versionID": start["versionID"]}
+    told = await api.call("/friend/get_incremental_blacks", {"userID": receiver, **version})
+    assert (start["version"], told["full"], told["delete"]) == (1, False, [sender])
 
 
-async def test_friends_are_shown_and_not_changed(stack: Stack, api: Api, pair: tuple[str, str], site: Site) -> None:
+async def test_friends_and_applications_are_shown_and_not_changed(
+    stack: Stack, api: Api, pair: tuple[str, str], site: Site
+) -> None:
     stack.database["friend"].insert_one(new_friend(*pair))
 
     (row,) = rows(site.page("/admin/imserver/friend/", q=pair[0]))
 
     assert (row["owner_user_id"], row["friend_user_id"]) == pair
     assert site.get("/admin/imserver/friend/add/").status_code == 403
+    await api.call("/friend/add_friend", {"fromUserID": pair[1], "toUserID": pair[0], "reqMsg": "hi"})
+    (row,) = rows(site.page("/admin/imserver/friendrequest/", q=pair[0]))
+    assert (row["from_user_id"], row["to_user_id"], row["handle_result"]) == (pair[1], pair[0], "none yet")
+    assert site.get("/admin/imserver/friendrequest/add/").status_code == 403

@@ -126,13 +126,17 @@ async def test_a_changed_message_is_what_the_receiver_gets_and_the_sender_is_tol
     await until_in_force(app, sender, bob, MODIFY)
 
     answer = await sender.send_text(bob, "damn")
+    body = {"sendID": alice, "recvID": bob, "sessionType": 1, "contentType": 101, "content": {"content": "damn"}}
+    by_rest = await api.call("/msg/send_msg", body)
     untouched = await sender.send_text(bob, "fine")
 
+    assert by_rest["modify"]["ex"] == "checked"
+    assert by_rest["modify"]["serverMsgID"] == by_rest["serverMsgID"]
     assert answer.HasField("modify")
     assert (text_of(answer.modify), answer.modify.ex) == ("d***", "checked")
     assert not untouched.HasField("modify")
-    await receiver.until(lambda: [text_of(msg) for msg in receiver.chat_with(alice)][-2:] == ["d***", "fine"])
-    assert receiver.chat_with(alice)[-2].serverMsgID == answer.serverMsgID
+    await receiver.until(lambda: [text_of(msg) for msg in receiver.chat_with(alice)][-3:] == ["d***", "d***", "fine"])
+    assert receiver.chat_with(alice)[-3].serverMsgID == answer.serverMsgID
 
 
 async def test_what_the_app_server_sends_in_a_users_name_is_asked_about_too(
