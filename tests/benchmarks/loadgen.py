@@ -1,13 +1,14 @@
 """``python -m tests.benchmarks.loadgen``: the load generator, a process of its own so that its CPU is told apart.
 
-stdin: the plan, a JSON line; later an empty line: begin. stdout: one JSON line an event, in this order: ``connected``,
-``measuring``, ``progress`` …, ``measured``, ``result``; or ``failed``, at any time, and exit code 1.
+stdin: the plan, a JSON line; later an empty line: begin. stdout: one JSON line an event, in this order: ``connecting`` …,
+``connected``, ``measuring``, ``progress`` …, ``measured``, ``result``; or ``failed``, at any time, and exit code 1.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import select
 import selectors
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 import orjson
 import uvloop
 
-from tests.benchmarks.load import Load, LoadError, Plan
+from tests.benchmarks.load import Load
+from tests.benchmarks.plan import LoadError, Plan
 from tests.benchmarks.workloads import WORKLOADS
 
 
@@ -55,7 +57,10 @@ async def run(plan: Plan) -> None:
 
 
 def main() -> None:
-    plan = Plan(**orjson.loads(sys.stdin.readline()))
+    plan = Plan.from_json(sys.stdin.readline())
+    # A connection is a file.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     loop_factory = exact_loop if WORKLOADS[plan.workload].is_open_loop else uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:

@@ -6,23 +6,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import orjson
 import psutil
-from pymongo.database import Database
 
 from imserver.conf import BASE_DIR, Config
-from imserver.constants import MSGS_PER_BLOCK
 from imserver.devservices.launch import launcher
 from imserver.devservices.processes import product_processes, worker_names
 from imserver.devservices.servers import EmbeddedServers
-from imserver.storage import msg_blocks
-from imserver.storage.clients import Document
-from tests.benchmarks.load import LoadError, Plan
+from tests.benchmarks.plan import LoadError, Plan
 from tests.stack import Stack
 
 #: Of the user's environment these would lead away from the benchmark's own servers, or change who may write to whom.
@@ -33,18 +29,26 @@ PINNED_SETTINGS = {
     "AUTH_SECRET": "benchmark",
     "ADMIN_USER_IDS": "imAdmin",
     "FRIEND_CHECK": "0",
+    # A sender here stands for many: what is measured is the server, not its patience with one client.
 }
-STORED_POLL_SECONDS = 0.02
-STORED_SECONDS = 120.0
 GENERATOR_STOP_SECONDS = 5.0
+#: Events that may come any number of times, with the share that is done.
+PROGRESS_EVENTS = ("connecting", "progress")
 
 
 class Product(Stack):
-    """The product with the workers that ``up`` starts: number of processes, pool and threads are the configuration's."""
+    """The product with the workers that ``up`` starts: number of processes, pool and threads are the configuration's.
 
-    def __init__(self, servers: EmbeddedServers, folder: Path, config: Config) -> None:
-        super().__init__(servers, folder, gateways=1, **PINNED_SETTINGS)
+    Baselines differ in the class attributes.
+    """
+
+    gateway_module = "gateway"
+    celery_app = "tasks"
+
+    def __init__(self, servers: EmbeddedServers, folder: Path, config: Config, gateways: int = 1) -> None:
+        super().__init__(servers, folder, gateways=gateways, **PINNED_SETTINGS)
         self._config = config
+        self.gateways = gateways
 
     @property
     def secret(self) -> str:
@@ -54,12 +58,20 @@ class Product(Stack):
         super().start()
         for number in range(1, self._config.worker_processes):
             self.start_worker(number)
+        for number in range(self.gateways):
+            self.wait_gateway(number)
         self.wait_healthy()
         return self
 
+    def start_gateway(self, number: int = 0) -> None:
+        command = [sys.executable, "-m", self.gateway_module]
+        self._spawn(f"gateway{number}", command, GATEWAY_PORT=str(self._gateway_ports[number]))
+
     def start_worker(self, number: int = 0) -> None:
         commands = {spec.name: spec.command for spec in product_processes(self._config, self.folder)}
-        self._spawn(f"worker{number}", commands[worker_names(self._config)[number]])
+        command = list(commands[worker_names(self._config)[number]])
+        command[command.index("-A") + 1] = self.celery_app
+        self._spawn(f"worker{number}", command)
 
     def save_logs(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,44 +119,6 @@ class CpuMeter:
         return CpuSample(time.monotonic(), by_name, machine)
 
 
-# -- MongoDB
-
-
-def wait_until_stored(database: Database[Document], sent: Mapping[str, int]) -> bool:
-    """Wait until MongoDB holds as many messages of each conversation as were sent; false when it does not come to that.
-
-    Blocks are written in order, so the last slots are looked at (which costs little); then all are counted.
-    """
-    collection = database[msg_blocks.COLLECTION]
-    last_slots = [
-        {
-            "doc_id": msg_blocks.doc_id(conversation_id, seq),
-            f"msgs.{(seq - 1) % MSGS_PER_BLOCK}.msg.seq": seq,
-        }
-        for conversation_id, seq in sent.items()
-        if seq
-    ]
-    deadline = time.monotonic() + STORED_SECONDS
-    while last_slots and collection.count_documents({"$or": last_slots}) < len(last_slots):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(STORED_POLL_SECONDS)
-    return not count_missing(database, sent)
-
-
-def count_missing(database: Database[Document], sent: Mapping[str, int]) -> int:
-    """Messages that MongoDB does not hold, or holds too many of."""
-    full = {"$filter": {"input": "$msgs", "as": "slot", "cond": {"$gt": ["$$slot.msg", None]}}}
-    rows = database[msg_blocks.COLLECTION].aggregate(
-        [
-            {"$match": {"conversation_id": {"$in": list(sent)}}},
-            {"$group": {"_id": "$conversation_id", "count": {"$sum": {"$size": full}}}},
-        ]
-    )
-    stored: dict[str, int] = {row["_id"]: row["count"] for row in rows}
-    return sum(abs(count - stored.get(conversation_id, 0)) for conversation_id, count in sent.items())
-
-
 # -- the load generator
 
 
@@ -162,7 +136,7 @@ class Generator:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self._tell(orjson.dumps(asdict(plan)))
+        self._tell(plan.to_json())
 
     @property
     def pid(self) -> int:
@@ -192,7 +166,7 @@ class Generator:
                 return facts
             if facts["event"] == "failed":
                 raise LoadError(facts["reason"] + "".join(f"\n{line.rstrip()}" for line in self._noise))
-            if facts["event"] == "progress":
+            if facts["event"] in PROGRESS_EVENTS:
                 self._on_progress(facts)
         raise LoadError("".join(["the load generator ended without a result\n", *self._noise]))
 

@@ -1,4 +1,5 @@
-"""Figures, the table for people and the JSON for later. No input or output but what ``describe_*`` reads of the system."""
+"""Figures and the JSON of them; ``table.py`` and ``plots.py`` show them. No input or output but what ``describe_*`` reads
+of the system."""
 
 from __future__ import annotations
 
@@ -7,22 +8,32 @@ import math
 import os
 import platform
 import re
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import orjson
 import psutil
 
 from imserver.conf import BASE_DIR, Config
 
-SCHEMA = 1
+SCHEMA = 2
 GENERATOR = "generator"
 #: The fault of messages that MongoDB does not hold in the end.
 NOT_STORED = "not in MongoDB"
 #: Columns in this order; processes that are not named here follow.
 PROCESS_ORDER = ("gateway", "web", "worker", "beat", "valkey", "mongod")
+#: What every workload counts of the product's counters, from before the first to after the last message.
+NODE_EVENTS, ENCODED, ENCODED_SHARE, WAKEUPS = COUNTED = (
+    "messages to nodes a message",
+    "frames encoded a message",
+    "frames encoded a frame pushed",
+    "wake-ups a message",
+)
+CURVE_PERCENTS = (0.0, *map(float, range(1, 99)), *(99 + step / 10 for step in range(10)), 99.95, 99.99, 100.0)
 PROCESSOR_INFO = Path("/proc/cpuinfo")
 
 
@@ -50,6 +61,14 @@ def latency_of(seconds: Sequence[float]) -> Latency:
     return Latency(len(ordered), p50, p95, p99, most)
 
 
+def curve_of(seconds: Sequence[float]) -> list[tuple[float, float]]:
+    """The distribution as (percent, milliseconds), finer towards the slow end."""
+    if not seconds:
+        return []
+    ordered = sorted(seconds)
+    return [(percent, round(percentile(ordered, percent) * 1000, 3)) for percent in CURVE_PERCENTS]
+
+
 def by_kind(figures: Mapping[str, float]) -> dict[str, float]:
     """``worker0`` and ``worker1`` together are ``worker``; in the order of the columns."""
     sums: dict[str, float] = {}
@@ -58,6 +77,14 @@ def by_kind(figures: Mapping[str, float]) -> dict[str, float]:
         sums[kind] = sums.get(kind, 0.0) + figure
     known = [name for name in PROCESS_ORDER if name in sums]
     return {name: sums[name] for name in (*known, *(name for name in sums if name not in PROCESS_ORDER))}
+
+
+def name_of(workload: str, rate: float, gateways: int = 0) -> str:
+    """What tells the cases of a report apart; of one gateway only ``w6`` speaks."""
+    words = [workload, *([f"{rate:g}/s"] if rate else [])]
+    if workload == "w6":
+        words.append("1 node" if gateways == 1 else f"{gateways} nodes")
+    return " ".join(words)
 
 
 @dataclass(frozen=True)
@@ -71,7 +98,7 @@ class Run:
     seconds: float
     #: Warm-up included.
     sent: int
-    #: Within the measured time.
+    #: Within the measured time: messages that their last receiver got.
     delivered: int
     latency: Latency
     #: CPU seconds within the measured time, by kind of process; the generator is not among them.
@@ -87,14 +114,33 @@ class Run:
     faults: dict[str, int]
     #: Error answers by text.
     refused: dict[str, int] = field(default_factory=dict)
+    #: Processes of the gateway.
+    gateways: int = 1
+    is_per_msg: bool = True
+    #: Messages times receivers, within the measured time.
+    arrived: int = 0
+    #: Latencies of other things than messages, by name.
+    series: dict[str, Latency] = field(default_factory=dict)
+    #: What else was counted, by name with its unit.
+    figures: dict[str, float] = field(default_factory=dict)
+    #: What a reader has to know about this run.
+    notes: list[str] = field(default_factory=list)
+    #: Distribution of the latency: (percent, milliseconds).
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    #: Messages a second in each half second of the measured time.
+    steps: list[float] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        return f"{self.workload} {self.rate:g}/s" if self.rate else self.workload
+        return name_of(self.workload, self.rate, self.gateways)
 
     @property
     def delivered_per_second(self) -> float:
         return self.delivered / self.seconds if self.seconds else 0.0
+
+    @property
+    def arrived_per_second(self) -> float:
+        return self.arrived / self.seconds if self.seconds else 0.0
 
     @property
     def cpu_ms_per_msg(self) -> dict[str, float]:
@@ -110,7 +156,7 @@ class Run:
 
     @property
     def is_good(self) -> bool:
-        return not any(self.faults.values()) and not self.refused and self.delivered > 0
+        return not any(self.faults.values()) and not self.refused and (self.delivered > 0 or bool(self.series))
 
 
 @dataclass(frozen=True)
@@ -121,11 +167,63 @@ class Report:
     settings: dict[str, Any]
     #: Percent of one processor, by kind of process, with everybody connected and nobody writing.
     idle_percent: dict[str, float]
+    #: Each workload as often as it was measured.
     runs: list[Run] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
         return bool(self.runs) and all(run.is_good for run in self.runs)
+
+    def by_name(self) -> dict[str, list[Run]]:
+        groups: dict[str, list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault(run.name, []).append(run)
+        return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure of several runs: median, least and greatest."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Raises statistics.StatisticsError when there are none."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A baseline beside the product; ``ratio`` above 1 says how many times better the product is."""
+
+    text: str
+    ours: float
+    theirs: float
+    ratio: float
+
+
+def compare(report: Report) -> list[Comparison]:
+    """Baselines that were measured, with what they stand beside in the same report."""
+    groups = report.by_name()
+    found = []
+    if "w1a" in groups and "chain" in groups:
+        ours, theirs = (
+            statistics.median(run.delivered_per_second for run in groups[name]) for name in ("w1a", "chain")
+        )
+        if theirs:
+            text = "msg/s of w1a and of the same pairs on the chain of Celery tasks"
+            found.append(Comparison(text, round(ours, 1), round(theirs, 1), round(ours / theirs, 2)))
+    for name, runs in groups.items():
+        beside = groups.get(name.replace("batching", "w1b"))
+        if runs[0].workload == "batching" and beside:
+            ours, theirs = (statistics.median(run.latency.p50 for run in item) for item in (beside, runs))
+            if ours:
+                text = f"p50 ms of {beside[0].name} and of the same load with batches that gather for 100 ms"
+                found.append(Comparison(text, round(ours, 2), round(theirs, 2), round(theirs / ours, 2)))
+    return found
 
 
 # -- what it was measured on
@@ -180,88 +278,20 @@ def to_json(report: Report) -> dict[str, Any]:
     """With the derived figures beside what they come from."""
     document = {"schema": SCHEMA, **dataclasses.asdict(report), "is_good": report.is_good}
     for run, entry in zip(report.runs, document["runs"], strict=True):
+        entry["name"] = run.name
         entry["delivered_per_second"] = round(run.delivered_per_second, 1)
-        entry["cpu_ms_per_msg"] = {name: round(figure, 4) for name, figure in run.cpu_ms_per_msg.items()}
-        entry["server_cpu_ms_per_msg"] = round(run.server_cpu_ms_per_msg, 4)
-        entry["generator_cpu_ms_per_msg"] = round(run.generator_cpu_ms_per_msg, 4)
+        entry["arrived_per_second"] = round(run.arrived_per_second, 1)
+        if run.is_per_msg:
+            entry["cpu_ms_per_msg"] = {name: round(figure, 4) for name, figure in run.cpu_ms_per_msg.items()}
+            entry["server_cpu_ms_per_msg"] = round(run.server_cpu_ms_per_msg, 4)
+            entry["generator_cpu_ms_per_msg"] = round(run.generator_cpu_ms_per_msg, 4)
+    document["comparisons"] = [dataclasses.asdict(item) for item in compare(report)]
     return document
 
 
-# -- table
-
-
-def render(report: Report) -> str:
-    machine, settings = report.machine, report.settings
-    hardware = f"{machine['processors']} x {machine['model']}, {machine['memory_gib']} GiB"
-    parts = [
-        f"{report.taken_at}, commit {report.commit}, Python {machine['python']}",
-        f"{hardware}, load average before: {machine['load_before']}",
-        "  ".join(f"{name}={value}" for name, value in settings.items() if name in SHOWN_SETTINGS),
-        "",
-        f"Idle, everybody connected, % of a processor: {_listed(report.idle_percent, 1)}",
-        "",
-        *_table(
-            ["", "msg/s", "delivered", "p50 ms", "p95 ms", "p99 ms", "max ms", "in MongoDB after"], _speeds(report)
-        ),
-        "",
-        "CPU ms a message:",
-        *_table(["", *_kinds(report), "server", GENERATOR, "others %"], _costs(report)),
-        "",
-        *(_verdict(run) for run in report.runs),
-    ]
-    return "\n".join(line.rstrip() for line in parts)
-
-
-SHOWN_SETTINGS = frozenset(
-    {"codec", "pairs", "window", "text_bytes", "gateway_server", "worker_processes", "worker_threads", "shards"}
-)
-
-
-def _speeds(report: Report) -> list[list[str]]:
-    return [
-        [
-            run.name,
-            f"{run.delivered_per_second:,.0f}",
-            f"{run.delivered:,}",
-            *(f"{figure:,.1f}" for figure in (run.latency.p50, run.latency.p95, run.latency.p99, run.latency.max)),
-            "never" if run.faults.get(NOT_STORED) else f"{run.catch_up_seconds:.2f} s",
-        ]
-        for run in report.runs
-    ]
-
-
-def _kinds(report: Report) -> list[str]:
-    return list(by_kind({name: 0.0 for run in report.runs for name in run.cpu_seconds}))
-
-
-def _costs(report: Report) -> list[list[str]]:
-    kinds = _kinds(report)
-    return [
-        [
-            run.name,
-            *(f"{run.cpu_ms_per_msg.get(kind, 0.0):.3f}" for kind in kinds),
-            f"{run.server_cpu_ms_per_msg:.3f}",
-            f"{run.generator_cpu_ms_per_msg:.3f}",
-            f"{100 * run.foreign_cpu_seconds / run.seconds:.0f}" if run.seconds else "",
-        ]
-        for run in report.runs
-    ]
-
-
-def _verdict(run: Run) -> str:
-    if run.is_good:
-        return f"{run.name}: {run.sent:,} sent; each answered, delivered once and in order, and stored."
-    faults = [f"{count:,} {name}" for name, count in run.faults.items() if count]
-    faults += [f"{count:,} refused with {reason}" for reason, count in run.refused.items()]
-    return f"{run.name}: FAULTS of {run.sent:,} sent: {', '.join(faults) or 'nothing was delivered'}."
-
-
-def _listed(figures: Mapping[str, float], digits: int) -> str:
-    total = sum(figures.values())
-    return ", ".join([*(f"{name} {figure:.{digits}f}" for name, figure in figures.items()), f"all {total:.{digits}f}"])
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """First column left, figures right."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    return ["  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]) for row in (head, *rows)]
+def dump(report: Report) -> bytes:
+    """The file: one line a run, as its curve would fill pages otherwise."""
+    document = to_json(report)
+    runs = b",\n".join(orjson.dumps(run) for run in document.pop("runs"))
+    head = orjson.dumps(document, option=orjson.OPT_INDENT_2).removesuffix(b"\n}")
+    return b"".join((head, b',\n  "runs": [\n', runs, b"\n  ]\n}\n"))
