@@ -26,11 +26,12 @@ from imserver.actions import presence
 from imserver.actions.presence import KICK_EVENT
 from imserver.conf import get_config
 from imserver.constants import PushResult, ReqIdentifier
+from imserver.protocol.push_event import PUSH_EVENT, unpack
 from imserver.storage.clients import close_async_clients, get_async_redis
 from imserver.storage.route_finder import is_written_to
 from imserver.storage.routes import CHANGES_A_TRIP, Route, Routes, token_digest
 from imserver.webhooks.client import close_client
-from tasks.names import PUSH_EVENT, RESULTS_EVENT
+from tasks.names import RESULTS_EVENT
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class Node:
     async def _push_all(self, event: dict[str, Any]) -> None:
         """Write a batch, and tell who sent it what came of it when that was asked for."""
         results: dict[tuple[str, int], PushResult] = {}
-        for number, (operation_id, payload, user_ids) in enumerate(event["frames"], start=1):
+        for number, (operation_id, payload, user_ids) in enumerate(unpack(event), start=1):
             self.push(operation_id, payload, user_ids, results)
             if number % FRAMES_PER_TURN == 0:
                 # Let the writers run: a queue that is full only because nobody could empty it is no slow reader.
@@ -263,6 +264,7 @@ class Node:
             answer = {
                 "type": RESULTS_EVENT,
                 "id": event["id"],
+                "part": event["part"],
                 "node": self.name,
                 "results": [[user_id, platform_id, int(code)] for (user_id, platform_id), code in results.items()],
             }

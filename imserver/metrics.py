@@ -57,10 +57,10 @@ RETRIES = Counter("im_stage_retries_total", "Batches that failed and are tried a
 BATCH_ENTRIES = Histogram(
     "im_stage_batch_entries", "Entries in a batch", ["stage"], buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
 )
-#: Time for one batch.
+#: Time for the batches of one read, of all its shards together.
 BATCH_SECONDS = Histogram(
     "im_stage_batch_seconds",
-    "Time for one batch",
+    "Time for the batches of one read",
     ["stage"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )

@@ -24,7 +24,7 @@ from imserver.conf import Config, get_config
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.storage import keys, logs
 from imserver.storage.clients import get_redis
-from imserver.storage.lean_redis import LeanRedis
+from imserver.storage.lean_redis import Command, LeanRedis
 from imserver.storage.logs import Entry, Lease, LeaseLost
 from tasks.wakeup import wake
 
@@ -39,9 +39,15 @@ HUNG_SECONDS = 60
 LONGEST_READ_SECONDS = 2.0
 #: Ids that one log line names.
 MOST_TRACED = 500
+#: Between two tries to give leases back whose shards still hold entries.
+SHORTEST_WAIT_SECONDS = 0.1
 #: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 5.0
+
+
+#: Redis cannot be reached. Its other errors are about the data of one shard.
+AWAY = (redis.ConnectionError, redis.TimeoutError)
 
 
 class Stage(ABC):
@@ -57,6 +63,8 @@ class Stage(ABC):
     gather_ms = 0
     #: Whether a drainer waits on empty logs before it gives its leases back.
     lingers = True
+    #: Whether ``process_many`` is quicker than one shard after the other, and takes no longer than a batch may.
+    shares_round_trips = False
 
     @abstractmethod
     def process(self, lease: Lease, entries: list[Entry]) -> None:
@@ -65,14 +73,19 @@ class Stage(ABC):
     def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
         """Apply what one read brought, a batch a shard; for each None, or what ``process`` would have raised.
 
-        A stage overrides it to share round trips. Raises redis.RedisError when Redis is away.
+        For a stage that shares round trips. Raises an exception of AWAY when Redis is away.
         """
-        return [self._outcome_of(lease, entries) for lease, entries in batches]
+        return [self.outcome_of(lease, entries) for lease, entries in batches]
 
-    def _outcome_of(self, lease: Lease, entries: list[Entry]) -> Exception | None:
+    def take_deferred(self) -> list[Command]:
+        """Commands whose replies nobody needs: the runner sends them ahead of its next read, in the same round trip."""
+        return []
+
+    def outcome_of(self, lease: Lease, entries: list[Entry]) -> Exception | None:
+        """What ``process`` raised; only a Redis that is away is everybody's trouble."""
         try:
             self.process(lease, entries)
-        except redis.RedisError:
+        except AWAY:
             raise
         except Exception as error:  # noqa: BLE001  (one shard's trouble is handed to the runner, the others go on)
             return error
@@ -176,7 +189,10 @@ class Runner:
             # Not repeated: on a new connection it would have another id, and nobody could end its wait.
             with closing(LeanRedis(repeats=False)) as blocking:
                 self._blocking_client_id = int(blocking.call(("CLIENT", "ID")))
-                entries = self._loop(client, blocking, config)
+                try:
+                    entries = self._loop(client, blocking, config)
+                finally:
+                    logs.run_deferred(blocking, self._stage.take_deferred())
         except redis.RedisError as error:
             # Redis is away. The leases expire by themselves; the sweep wakes the shards when it is back.
             logger.warning(
@@ -225,7 +241,7 @@ class Runner:
             if not batches and now >= linger_end:
                 if self._retire(client):
                     return handled
-                linger_end = now + linger_seconds
+                linger_end = now + max(linger_seconds, SHORTEST_WAIT_SECONDS)
 
     def _ready(self, now: float) -> list[_Shard] | None:
         """Shards whose logs are to be read; None when no shard is left, and then the run is over."""
@@ -244,41 +260,46 @@ class Runner:
     def _read(
         self, blocking: LeanRedis, ready: list[_Shard], config: Config, wait: float
     ) -> list[tuple[_Shard, list[Entry]]]:
+        deferred = self._stage.take_deferred()
         if not ready:
+            logs.run_deferred(blocking, deferred)
             self._stop.wait(wait)
             return []
         by_log = {held.lease.log.encode(): held for held in ready}
         positions = {held.lease.log: held.position for held in ready}
-        heads = logs.read_after(blocking, positions, config.batch_size, int(wait * 1000) or 1)
+        heads = logs.read_after(blocking, positions, config.batch_size, int(wait * 1000) or 1, deferred)
         return [(by_log[log], entries) for log, entries in heads if entries]
 
     def _handle(self, batches: list[tuple[_Shard, list[Entry]]]) -> int:
         """Returns how many entries were handled."""
         started = time.perf_counter()
         errors = self._process([(held.lease, entries) for held, entries in batches])
-        seconds = time.perf_counter() - started
+        metrics.BATCH_SECONDS.labels(self._stage.name).observe(time.perf_counter() - started)
         handled = 0
         for (held, entries), error in zip(batches, errors, strict=True):
             if error is None:
-                self._note_success(held, entries, seconds)
+                self._note_success(held, entries)
                 handled += len(entries)
             else:
                 self._note_failure(held, entries, error)
         return handled
 
     def _process(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
-        try:
-            return self._stage.process_many(batches)
-        except redis.RedisError:
-            raise
-        except Exception as error:
-            if len(batches) == 1:
-                return [error]
-            # One shard's trouble must not be that of all: each by itself.
-            logger.warning("shards tried one by one", extra={"stage": self._stage.name}, exc_info=error)
-            return [outcome for batch in batches for outcome in self._process([batch])]
+        if self._stage.shares_round_trips:
+            try:
+                return self._stage.process_many(batches)
+            except AWAY:
+                raise
+            except Exception as error:
+                # One shard's trouble must not be that of all: each by itself.
+                logger.warning("shards tried one by one", extra={"stage": self._stage.name}, exc_info=error)
+        outcomes = []
+        for lease, entries in batches:
+            outcomes.append(self._stage.outcome_of(lease, entries))
+            self._progress_at = time.monotonic()
+        return outcomes
 
-    def _note_success(self, held: _Shard, entries: list[Entry], seconds: float) -> None:
+    def _note_success(self, held: _Shard, entries: list[Entry]) -> None:
         stage, shard = self._stage.name, held.lease.shard
         if held.lease.waiting:
             if held.retry_at <= time.monotonic():
@@ -290,7 +311,6 @@ class Runner:
             logger.debug("batch done", extra={"action": "drain", "stage": stage, "shard": shard, **trace_of(entries)})
         oldest_ms = int(entries[0][0].partition(b"-")[0])
         metrics.BATCH_ENTRIES.labels(stage).observe(len(entries))
-        metrics.BATCH_SECONDS.labels(stage).observe(seconds)
         metrics.BATCH_LAG_SECONDS.labels(stage).observe(max(now_ms() - oldest_ms, 0) / 1000)
 
     def _note_failure(self, held: _Shard, entries: list[Entry], error: Exception) -> None:

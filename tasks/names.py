@@ -19,8 +19,6 @@ FLUSH_READ_SEQS = "maintenance.flush_read_seqs"
 FORGET_DEAD_NODES = "maintenance.forget_dead_nodes"
 REMOVE_EXPIRED_UPLOADS = "maintenance.remove_expired_uploads"
 
-#: Channel-layer event that carries frames from the push stage to a gateway node.
-PUSH_EVENT = "push.frames"
 #: Channel-layer event that carries a node's results back.
 RESULTS_EVENT = "push.results"
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+import redis
 from bson.errors import InvalidDocument, InvalidStringData
 from google.protobuf.message import DecodeError
 
@@ -48,6 +49,7 @@ class Work:
 
 class Persist(Stage):
     name = "persist"
+    shares_round_trips = True
 
     def __init__(self) -> None:
         self._redis = get_redis()
@@ -79,8 +81,6 @@ class Persist(Stage):
 
     def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
         """One write and one round trip for all shards; what goes wrong is tried again by the runner, shard by shard."""
-        if len(batches) == 1:
-            return super().process_many(batches)
         works = [self._parse(entries) for _lease, entries in batches]
         self._blocks.write([batch for work in works for batch in work.batches])
         new = [item for work in works for item in work.new]
@@ -93,7 +93,7 @@ class Persist(Stage):
         ):
             try:
                 self._conclude(lease, work, answer)
-            except LeaseLost as error:
+            except (LeaseLost, redis.ResponseError) as error:
                 outcomes.append(error)
             else:
                 outcomes.append(None)

@@ -16,9 +16,8 @@ from imserver.storage import groups
 from imserver.storage.clients import Document
 
 LOOK_UP_SECONDS = 1.0
-#: MongoDB was away less than this ago: it gets only a blink to answer.
+#: MongoDB was away less than this ago: it is not asked.
 AWAY_SECONDS = 1.0
-LOOK_UP_WHILE_AWAY_SECONDS = 0.02
 
 
 class Receivers:
@@ -46,12 +45,11 @@ class Receivers:
         return [msg.recvID]
 
     def _members(self, group_id: str, *, include_leavers: bool = False) -> list[str]:
-        # Only the answers that need MongoDB are in doubt, but which those are is known only by asking; while it is away
-        # the limit keeps a batch of many groups from waiting for each.
-        limit = LOOK_UP_SECONDS if time.monotonic() >= self._away_until else LOOK_UP_WHILE_AWAY_SECONDS
+        # While MongoDB is away, what Redis or the process knows must do: a batch of many groups cannot wait for each.
+        database = self._database if time.monotonic() >= self._away_until else None
         try:
-            with pymongo.timeout(limit):
-                return groups.member_ids(self._redis, self._database, group_id, include_leavers=include_leavers)
+            with pymongo.timeout(LOOK_UP_SECONDS):
+                return groups.member_ids(self._redis, database, group_id, include_leavers=include_leavers)
         except PyMongoError:
             self._away_until = time.monotonic() + AWAY_SECONDS
             raise

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from pymongo.errors import PyMongoError
 
 from imserver import metrics
@@ -24,15 +23,15 @@ from imserver.protocol.conversations import (
 )
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
-from imserver.storage import conversations, keys, read_seq, webhooks
+from imserver.storage import conversations, keys, logs, read_seq, webhooks
 from imserver.storage.clients import get_mongo, get_redis
-from imserver.storage.lean_redis import Command, LeanRedis, error_in
+from imserver.storage.lean_redis import Command, LeanRedis
 from imserver.storage.logs import Entry, Lease, LeaseLost, ScriptCall, next_entry_id
 from imserver.storage.read_seq import ReadSeqWriter
 from imserver.storage.route_finder import Whereabouts
 from imserver.storage.scripts import get_script
 from imserver.storage.seq import SeqAllocator, SeqUnavailable
-from tasks.drain import Stage
+from tasks.drain import AWAY, Stage
 from tasks.push.hooks import PushHooks
 from tasks.push.messages import Push
 from tasks.push.online import OnlinePusher, needs_stage
@@ -118,6 +117,7 @@ class Prepared:
 
 class Transfer(Stage):
     name = "transfer"
+    shares_round_trips = True
 
     def __init__(self, *, pushes: bool = False) -> None:
         """
@@ -134,8 +134,9 @@ class Transfer(Stage):
         self._mongo_away_until = 0.0
         # A commit that ran before its answer got lost says so when it is sent again.
         self._lean = LeanRedis(repeats=True)
+        self._deferred: list[Command] = []
         self._pusher = OnlinePusher(self._redis, self._receivers) if pushes else None
-        self._push_hooks = PushHooks(self._database)
+        self._push_hooks = PushHooks(self._redis, self._database)
 
     def process(self, lease: Lease, entries: list[Entry]) -> None:
         while True:
@@ -145,7 +146,7 @@ class Transfer(Stage):
             batch = sort_batch(handled, secrets.token_hex(8))
             try:
                 answer = self._commit(lease, batch, handled, leaves_some=bool(lease.waiting))
-            except (LeaseLost, redis.RedisError):
+            except (LeaseLost, *AWAY):
                 raise
             except MustWait as error:
                 # These conversations stay in the log, in order; the others of the shard go on.
@@ -162,6 +163,8 @@ class Transfer(Stage):
             if answer is not None:
                 self._remember_new_conversations([batch.lists[number - 1] for number in answer.new])
             self._after_commit(lease, batch, answer)
+            if answer is not None:
+                self._refill_ahead([batch.lists[number - 1] for number in answer.low])
             return
 
     def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
@@ -172,45 +175,65 @@ class Transfer(Stage):
         """
         if self._pusher is None or needs_stage(self._push_hooks):
             return super().process_many(batches)
+        known: dict[tuple[str, bool], list[str]] = {}
         pending = [
-            self._prepare(self._pusher, number, lease, entries)
+            self._prepare(self._pusher, number, lease, entries, known)
             for number, (lease, entries) in enumerate(batches)
             if not lease.waiting
         ]
-        quick: set[int] = set()
+        outcomes: dict[int, Exception | None] = {}
         for _round in range(QUICK_ROUNDS):
             if pending:
-                done, pending = self._commit_and_push(self._pusher, pending)
-                quick |= done
+                quick, pending = self._commit_and_push(self._pusher, pending)
+                outcomes |= quick
         return [
-            None if number in quick else self._outcome_of(lease, entries)
+            outcomes[number] if number in outcomes else self.outcome_of(lease, entries)
             for number, (lease, entries) in enumerate(batches)
         ]
 
-    def _commit_and_push(self, pusher: OnlinePusher, prepared: list[Prepared]) -> tuple[set[int], list[Prepared]]:
-        """Returns the numbers of what is done, and what may be tried again because its ranges were refilled."""
+    def _commit_and_push(
+        self, pusher: OnlinePusher, prepared: list[Prepared]
+    ) -> tuple[dict[int, Exception | None], list[Prepared]]:
+        """Returns by number what is done, or failed, and what may be tried again because its ranges were refilled."""
         answers, whereabouts = self._commit_all(pusher, prepared)
         done: list[tuple[Prepared, CommitAnswer]] = []
-        again = []
+        short: list[tuple[Prepared, list[MsgList]]] = []
+        outcomes: dict[int, Exception | None] = {}
         for work, answer in zip(prepared, answers, strict=True):
-            if answer[0] == COMMITTED:
+            if isinstance(answer, Exception):
+                outcomes[work.number] = answer
+            elif answer[0] == COMMITTED:
                 done.append((work, CommitAnswer.parse(answer, len(work.batch.lists))))
-            elif answer[0] == REFILL_FIRST and self._refill([work.batch.lists[at - 1] for at in answer[1:]]):
-                again.append(work)
+                outcomes[work.number] = None
+            elif answer[0] == REFILL_FIRST:
+                short.append((work, [work.batch.lists[at - 1] for at in answer[1:]]))
         if done:
             # Before the push: who hears of a message may act on its conversation at once.
             self._remember_new_conversations(
                 [work.batch.lists[number - 1] for work, committed in done for number in committed.new]
             )
             self._push(pusher, done, whereabouts)
+        low = []
         for work, committed in done:
             self._after_commit(work.lease, work.batch, committed)
-        return {work.number for work, _ in done}, again
+            low += [work.batch.lists[number - 1] for number in committed.low]
+        if short or low:
+            # MongoDB may take its time; nobody's push is to wait for that.
+            logs.run_deferred(self._lean, self.take_deferred())
+        self._refill_ahead(low)
+        return outcomes, [work for work, lists in short if self._refill(lists)]
 
-    def _prepare(self, pusher: OnlinePusher, number: int, lease: Lease, entries: list[Entry]) -> Prepared:
+    def _prepare(
+        self,
+        pusher: OnlinePusher,
+        number: int,
+        lease: Lease,
+        entries: list[Entry],
+        known: dict[tuple[str, bool], list[str]],
+    ) -> Prepared:
         batch = sort_batch(entries, secrets.token_hex(8))
         self._seed_read_seqs(batch.receipts)
-        receivers = [[pusher.receivers_of(msg) for msg in item.msgs] for item in batch.lists]
+        receivers = [[pusher.receivers_of(msg, known) for msg in item.msgs] for item in batch.lists]
         return Prepared(number, lease, entries, batch, receivers)
 
     def _commit_all(self, pusher: OnlinePusher, prepared: list[Prepared]) -> tuple[list[list[Any]], Whereabouts]:
@@ -225,14 +248,15 @@ class Transfer(Stage):
         if commit.is_missing(answers):
             commit.load(self._redis)
             answers = self._lean.round_trip(commands)
-        error = error_in(answers)
-        if error is not None:
-            raise error
-        return answers[: len(prepared)], pusher.finder.read(users, answers[len(prepared) :])
+        found = [[] if isinstance(answer, Exception) else answer for answer in answers[len(prepared) :]]
+        return answers[: len(prepared)], pusher.finder.read(users, found)
 
-    @staticmethod
-    def _push(pusher: OnlinePusher, done: list[tuple[Prepared, CommitAnswer]], whereabouts: Whereabouts) -> None:
-        """Push what was committed under our push lease."""
+    def take_deferred(self) -> list[Command]:
+        deferred, self._deferred = self._deferred, []
+        return deferred
+
+    def _push(self, pusher: OnlinePusher, done: list[tuple[Prepared, CommitAnswer]], whereabouts: Whereabouts) -> None:
+        """Push what was committed under our push lease, together with the runner's next read."""
         pushes: list[Push] = []
         trims: list[ScriptCall] = []
         for work, answer in done:
@@ -249,7 +273,7 @@ class Transfer(Stage):
             lease = Lease("push", work.lease.shard, work.lease.token)
             trims.append(lease.trim_call(answer.last_push_id))
         # An answer of 0 to a trim: the push lease ran out, and its new holder pushes once more. A push is a hint.
-        pusher.push(pushes, whereabouts, trims)
+        self._deferred += pusher.push_deferred(pushes, whereabouts, trims)
 
     def _after_commit(self, lease: Lease, batch: Batch, answer: CommitAnswer | None) -> None:
         if answer is None:
@@ -264,8 +288,6 @@ class Transfer(Stage):
             wake("push", lease.shard)
         if answer.webhook:
             wake("webhook", lease.shard)
-        for number in answer.low:
-            self._refill_ahead(batch.lists[number - 1])
         self._count(batch)
         logger.debug(
             "batch transferred",
@@ -326,12 +348,13 @@ class Transfer(Stage):
             return False
         return True
 
-    def _refill_ahead(self, item: MsgList) -> None:
-        """A range that runs low is refilled before a batch has to wait for it."""
+    def _refill_ahead(self, lists: list[MsgList]) -> None:
+        """Ranges that run low are refilled before a batch has to wait for them."""
         if time.monotonic() < self._mongo_away_until:
             return
         try:
-            self._seqs.ensure_range(item.conversation_id, len(item.msgs) + REFILL_AHEAD)
+            for item in lists:
+                self._seqs.ensure_range(item.conversation_id, len(item.msgs) + REFILL_AHEAD)
         except SeqUnavailable:
             return
         except PyMongoError as error:

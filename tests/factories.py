@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -18,8 +19,9 @@ from imserver.constants import ContentType, Option, SessionType
 from imserver.protocol.conversations import conversation_key_of, shard_of_key
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData, OfflinePushInfo
-from imserver.storage import keys
+from imserver.storage import keys, logs
 from imserver.storage.clients import get_redis
+from imserver.storage.lean_redis import LeanRedis
 from imserver.storage.logs import STAGE_LOGS, Entry, Lease
 from tasks.drain import Stage
 from tasks.persist import Persist
@@ -123,6 +125,12 @@ def add_entries(client: redis.Redis, msgs: Iterable[MsgData]) -> set[int]:
 def read_log(client: redis.Redis, name: str, shard: int) -> list[Entry]:
     found: Any = client.xrange(keys.log(name, shard))
     return list(found)
+
+
+def send_deferred(stage: Stage) -> None:
+    """What a runner does with its next read."""
+    with closing(LeanRedis(repeats=False)) as lean:
+        logs.run_deferred(lean, stage.take_deferred())
 
 
 def run_stage(client: redis.Redis, stage: Stage, shard: int) -> int:

@@ -12,6 +12,7 @@ from channels.layers import get_channel_layer
 
 from imserver.constants import PushResult
 from imserver.protocol.gen.sdkws_pb2 import PushMessages
+from imserver.protocol.push_event import unpack
 from imserver.storage import keys
 from tasks.names import RESULTS_EVENT
 from tests.factories import unique
@@ -52,7 +53,7 @@ class NodeProbe:
         """(text's client id, seq, users) of everything that was pushed, in order."""
         found = []
         for event in self.events():
-            for _operation_id, payload, users in event["frames"]:
+            for _operation_id, payload, users in unpack(event):
                 for msgs in PushMessages.FromString(payload).msgs.values():
                     found += [(msg.clientMsgID, msg.seq, sorted(users)) for msg in msgs.Msgs]
         return found
@@ -65,12 +66,13 @@ class NodeProbe:
     def _answer(self, code: PushResult, platform_id: int) -> None:
         while not self._is_closed.is_set():
             for event in self.events():
-                users = {user for _, _, named in event["frames"] for user in named}
+                users = {user for _, _, named in unpack(event) for user in named}
                 self.seen += 1
                 if "reply" in event:
                     answer = {
                         "type": RESULTS_EVENT,
                         "id": event["id"],
+                        "part": event["part"],
                         "node": self.name,
                         "results": [[user, platform_id, int(code)] for user in users],
                     }

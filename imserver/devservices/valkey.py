@@ -41,6 +41,8 @@ def command(folder: Path, host: str, port: int) -> list[str]:
         "--appendonly": "yes",
         "--appendfsync": "everysec",
         "--save": "",
+        # A gateway that is busy for a moment must not be dropped as a subscriber: it would miss all its pushes.
+        "--client-output-buffer-limit": "pubsub 256mb 64mb 60",
         "--maxmemory-policy": "noeviction",
         "--daemonize": "no",
         "--loglevel": "warning",

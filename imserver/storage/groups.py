@@ -24,7 +24,7 @@ from cachetools import TTLCache
 from pymongo import ASCENDING, DESCENDING
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from imserver.clock import now_ms
 from imserver.constants import ContentType, GroupStatus, RoleLevel
@@ -270,6 +270,10 @@ def _with_roles(group_id: str, roles: Sequence[int]) -> Document:
 # -- the side of the tasks
 
 
+class MembersUnknown(PyMongoError):
+    """Only MongoDB knows the members, and it is not asked now."""
+
+
 @cache
 def _remembered() -> tuple[TTLCache[str, tuple[str, list[str]]], Lock]:
     """Key of the state -> token and ids."""
@@ -277,13 +281,14 @@ def _remembered() -> tuple[TTLCache[str, tuple[str, list[str]]], Lock]:
 
 
 def member_ids(
-    client: redis.Redis, database: Database[Document], group_id: str, *, include_leavers: bool = False
+    client: redis.Redis, database: Database[Document] | None, group_id: str, *, include_leavers: bool = False
 ) -> list[str]:
     """User ids of a group's members, in no order; empty when there is no such group.
 
     Usually one round trip: a process remembers the ids together with the token that they were read under.
 
     Args:
+        database: None: not to be asked now.
         include_leavers: also those who left within the last minute. They hear of it from the notifications 1504, 1508 and
             1511 (LEAVER_NOTIFICATIONS), which are pushed when they are members no more.
     """
@@ -297,7 +302,7 @@ def group_status(database: Database[Document], group_id: str) -> int | None:
     return None if group is None else int(group["status"])
 
 
-def _current_ids(client: redis.Redis, database: Database[Document], group_id: str) -> list[str]:
+def _current_ids(client: redis.Redis, database: Database[Document] | None, group_id: str) -> list[str]:
     token = _state(client, group_id)
     remembered, lock = _remembered()
     with lock:
@@ -308,6 +313,8 @@ def _current_ids(client: redis.Redis, database: Database[Document], group_id: st
     found = {as_text(item) for item in client.smembers(key)}
     if COMPLETE in found:
         ids = list(found - {COMPLETE})
+    elif database is None:
+        raise MembersUnknown(group_id)
     else:
         ids = [row["user_id"] for row in database[MEMBERS].find({"group_id": group_id}, {"user_id": 1, "_id": 0})]
         pipe = client.pipeline(transaction=True)

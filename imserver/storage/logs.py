@@ -5,6 +5,7 @@ Delivery promise: an entry is there until the script that applies its outcome re
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ import redis.asyncio
 
 from imserver.conf import get_config
 from imserver.storage import keys
-from imserver.storage.lean_redis import LeanRedis
-from imserver.storage.scripts import get_script
+from imserver.storage.lean_redis import Command, LeanRedis, error_in
+from imserver.storage.scripts import Script, get_script
+
+logger = logging.getLogger(__name__)
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 #: Keys and arguments of a script.
@@ -142,7 +145,7 @@ class Lease:
         hand_on: Sequence[dict[bytes, bytes]] = (),
     ) -> ScriptCall:
         """Keys and arguments of ``trim``, for who sends several in one round trip; ``is_wake_due`` reads the answer."""
-        args: list[Any] = [self.token, next_entry_id(last_entry_id), keys.WAKE_TTL_MS, len(dead)]
+        args: list[Any] = [self.token, last_entry_id, keys.WAKE_TTL_MS, len(dead)]
         for letter in dead:
             fields = {b"reason": letter.reason.encode(), b"origin": self.log_name.encode(), **letter.fields}
             args += (2 * len(fields), *(part for pair in fields.items() for part in pair))
@@ -177,15 +180,37 @@ HEAD = b"0-0"
 
 
 def read_after(
-    client: LeanRedis, positions: dict[str, bytes], count: int, block_ms: int | None
+    client: LeanRedis, positions: dict[str, bytes], count: int, block_ms: int | None, first: Sequence[Command] = ()
 ) -> list[tuple[bytes, list[Entry]]]:
-    """Up to ``count`` entries behind the position in each log (by key) that has any, waiting ``block_ms`` for the first."""
+    """Up to ``count`` entries behind the position in each log (by key) that has any, waiting ``block_ms`` for the first.
+
+    Args:
+        first: sent ahead of the read, in the same round trip; what comes of it is looked at by ``_check_deferred``.
+    """
     block = () if block_ms is None else ("BLOCK", block_ms)
-    reply = client.call(("XREAD", "COUNT", count, *block, "STREAMS", *positions, *positions.values()))
+    read = ("XREAD", "COUNT", count, *block, "STREAMS", *positions, *positions.values())
+    *replies, heads = client.round_trip([*first, read])
+    if isinstance(heads, Exception):
+        raise heads
+    _check_deferred(client, replies)
     return [
         (log, [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries])
-        for log, entries in reply or ()
+        for log, entries in heads or ()
     ]
+
+
+def run_deferred(client: LeanRedis, commands: Sequence[Command]) -> None:
+    """Send what was to go ahead of a read that does not come."""
+    _check_deferred(client, client.round_trip(list(commands)))
+
+
+def _check_deferred(client: LeanRedis, replies: list[Any]) -> None:
+    """A trim that did not happen is made up for: its entries are pushed once more by the next drainer of the log."""
+    if Script.is_missing(replies):
+        client.call(("SCRIPT", "LOAD", get_script("trim").source))
+    error = error_in(replies)
+    if error is not None:
+        logger.warning("deferred command failed", extra={"action": "drain", "error": repr(error)[:300]})
 
 
 def sweep(client: redis.Redis, stage: str, shards: int) -> list[int]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import redis
 from pymongo.database import Database
 
+from imserver.conf import get_config
 from imserver.errors import DatabaseUnavailable
 from imserver.storage import webhooks
 from imserver.storage.clients import Document
+from imserver.storage.logs import Lease
 from imserver.storage.webhooks import Hook, Hooks
 from imserver.webhooks import before_push
 from tasks.push import layer
@@ -17,12 +20,11 @@ from tasks.push.messages import Push
 
 #: Calls at the same time.
 MOST_CALLS = 16
-#: An answer is limited by the hook's own time-out; this is for a whole batch of slow ones.
-BATCH_SECONDS = 300
 
 
 class PushHooks:
-    def __init__(self, database: Database[Document]) -> None:
+    def __init__(self, client: redis.Redis, database: Database[Document]) -> None:
+        self._redis = client
         self._database = database
 
     def are_on(self) -> bool:
@@ -32,10 +34,10 @@ class PushHooks:
         except DatabaseUnavailable:
             return True
 
-    def apply(self, pushes: list[Push]) -> list[Push]:
-        """The pushes with the receivers that the app server wants.
+    def apply(self, pushes: list[Push], lease: Lease) -> list[Push]:
+        """The pushes with the receivers that the app server wants; the lease is kept however long it takes to answer.
 
-        Raises DatabaseUnavailable when it is not known whether it is to be asked.
+        Raises DatabaseUnavailable when it is not known whether it is to be asked, LeaseLost.
         """
         hooks = self._get()
         asked = {
@@ -45,7 +47,9 @@ class PushHooks:
         }
         if not asked:
             return pushes
-        return layer.run(self._ask_all(pushes, asked), BATCH_SECONDS)
+        return layer.run_keeping(
+            self._ask_all(pushes, asked), lambda: lease.renew(self._redis), get_config().lease_ms / 4000
+        )
 
     async def _ask_all(self, pushes: list[Push], asked: dict[int, Hook]) -> list[Push]:
         places = asyncio.Semaphore(MOST_CALLS)

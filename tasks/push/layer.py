@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import wait as wait_for
 from functools import cache
 from typing import Any, TypeVar
 
@@ -25,7 +26,24 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def run(coroutine: Coroutine[Any, Any, T], timeout_seconds: float = TIMEOUT_SECONDS) -> T:
     """Run a coroutine on the loop thread and wait for it. Raises what it raises, TimeoutError when it takes too long."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result(timeout_seconds)
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        return future.result(timeout_seconds)
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def run_keeping(coroutine: Coroutine[Any, Any, T], keep: Callable[[], None], every_seconds: float) -> T:
+    """The same, however long it takes; ``keep`` is called meanwhile, and what it raises ends the coroutine."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        while not wait_for([future], every_seconds).done:
+            keep()
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
 
 
 def start(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -9,8 +9,8 @@ from imserver import metrics
 from imserver.clock import now_ms
 from imserver.protocol.frames import push_messages, with_seq
 from imserver.protocol.gen.sdkws_pb2 import MsgData
+from imserver.protocol.push_event import Frame, pack
 from imserver.storage.route_finder import Whereabouts
-from tasks.names import PUSH_EVENT
 from tasks.push.nodes import Event
 
 LATE_MS = 10_000
@@ -35,16 +35,20 @@ class Push:
         return push_messages(self.conversation_id, with_seq(self.raw, self.seq))
 
 
-def events_for(whereabouts: Whereabouts, pushes: Sequence[Push]) -> dict[str, Event]:
-    """One channel-layer message for each node that holds a receiver: [operation id, PushMessages, users on that node]."""
-    frames: dict[str, list[tuple[str, bytes, list[str]]]] = {node: [] for node in whereabouts.users_by_node}
+def events_for(whereabouts: Whereabouts, pushes: Sequence[Push]) -> dict[str, list[Event]]:
+    """Channel-layer messages for each node that holds a receiver: one, or several when the batch is very large."""
+    frames: dict[str, list[Frame]] = {node: [] for node in whereabouts.users_by_node}
+    #: Messages of one group have the same list of receivers, and so of receivers on a node.
+    here: dict[tuple[int, str], list[str]] = {}
     for push in pushes:
         payload = push.payload
         for node, users in whereabouts.users_by_node.items():
-            here = [user for user in push.receivers if user in users]
-            if here:
-                frames[node].append((push.operation_id, payload, here))
-    return {node: {"type": PUSH_EVENT, "frames": of_node} for node, of_node in frames.items() if of_node}
+            at = (id(push.receivers), node)
+            if at not in here:
+                here[at] = [user for user in push.receivers if user in users]
+            if here[at]:
+                frames[node].append((push.operation_id, payload, here[at]))
+    return {node: pack(of_node) for node, of_node in frames.items() if of_node}
 
 
 def count_late(msgs: Iterable[MsgData]) -> None:

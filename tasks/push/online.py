@@ -18,23 +18,28 @@ from pymongo.errors import PyMongoError
 
 from imserver import metrics
 from imserver.conf import get_config
-from imserver.constants import PUSH_TERMINALS, ContentType, Option, PushResult
+from imserver.constants import PUSH_TERMINALS, ContentType, Option, PushResult, SessionType
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.protocol.options import is_on
+from imserver.storage import groups
 from imserver.storage.clients import get_mongo, get_redis
+from imserver.storage.lean_redis import Command
 from imserver.storage.logs import DeadLetter, Entry, Lease, LeaseLost, ScriptCall
 from imserver.storage.route_finder import RouteFinder, Whereabouts
 from imserver.storage.scripts import get_script
 from tasks.drain import Stage
 from tasks.push.hooks import PushHooks
 from tasks.push.messages import Push, count_late, events_for
-from tasks.push.nodes import NodeSender
+from tasks.push.nodes import Events, NodeSender
 from tasks.push.results import ResultInbox
 from tasks.receivers import Receivers
 from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
+
+#: Entries whose messages the hooks are asked about at a time.
+MOST_ASKED_ENTRIES = 32
 
 
 class OnlinePusher:
@@ -45,7 +50,20 @@ class OnlinePusher:
         self._sender = NodeSender(client)
         self.finder = RouteFinder(client)
 
-    def receivers_of(self, msg: MsgData) -> list[str]:
+    def receivers_of(self, msg: MsgData, known: dict[tuple[str, bool], list[str]]) -> list[str]:
+        """Who is to get a message.
+
+        Args:
+            known: what was found for groups of the same batch; one look-up serves all their messages.
+        """
+        if msg.sessionType != SessionType.GROUP:
+            return self._receivers.of(msg)
+        at = (msg.groupID, msg.contentType in groups.LEAVER_NOTIFICATIONS)
+        if at not in known:
+            known[at] = self._members(msg)
+        return known[at]
+
+    def _members(self, msg: MsgData) -> list[str]:
         try:
             return self._receivers.of(msg)
         except PyMongoError as error:
@@ -61,23 +79,30 @@ class OnlinePusher:
         pushes: Sequence[Push],
         whereabouts: Whereabouts,
         trims: list[ScriptCall],
-        *,
-        reply: dict[str, Any] | None = None,
     ) -> tuple[set[str], list[Any]]:
-        """Send the nodes their messages and trim; returns the nodes that took theirs, and the trims' answers.
+        """Send the nodes their messages and trim; returns the nodes that took theirs, and the trims' answers."""
+        return self._sender.send(self._events(pushes, whereabouts), trims)
 
-        Args:
-            reply: where the nodes send their results to (results.py); None when nobody asks.
-        """
+    def push_and_ask(self, pushes: Sequence[Push], whereabouts: Whereabouts, reply: dict[str, Any]) -> dict[str, int]:
+        """The same, and the nodes send their results to ``reply`` (results.py); returns how many from each are to come."""
+        events = self._events(pushes, whereabouts)
+        for of_node in events.values():
+            for part, event in enumerate(of_node):
+                event.update(reply, part=part)
+        takers, _ = self._sender.send(events, [])
+        return {node: len(events[node]) for node in takers}
+
+    def push_deferred(self, pushes: Sequence[Push], whereabouts: Whereabouts, trims: list[ScriptCall]) -> list[Command]:
+        """The commands that push and trim, for who sends them with its next round trip."""
+        return self._sender.send_deferred(self._events(pushes, whereabouts), trims)
+
+    @staticmethod
+    def _events(pushes: Sequence[Push], whereabouts: Whereabouts) -> Events:
         events = events_for(whereabouts, pushes)
-        if reply is not None:
-            for event in events.values():
-                event.update(reply)
-        takers, answers = self._sender.send(events, trims)
-        metrics.NODE_EVENTS.inc(len(events))
+        metrics.NODE_EVENTS.inc(sum(map(len, events.values())))
         metrics.PUSHED.labels("handed to nodes").inc(len(pushes))
         count_late(push.msg for push in pushes)
-        return takers, answers
+        return events
 
 
 @dataclass(slots=True)
@@ -96,7 +121,7 @@ class OnlinePush(Stage):
     def __init__(self) -> None:
         self._redis = get_redis()
         self._pusher = OnlinePusher(self._redis, Receivers(self._redis, get_mongo()))
-        self._hooks = PushHooks(get_mongo())
+        self._hooks = PushHooks(self._redis, get_mongo())
         self._inbox = ResultInbox()
 
     @property
@@ -104,15 +129,27 @@ class OnlinePush(Stage):
         """Where transfer pushes by itself, only what it left behind comes here, and it waits for the lease."""
         return needs_stage(self._hooks)
 
+    @property
+    def shares_round_trips(self) -> bool:  # type: ignore[override]
+        """With hooks to ask, which take their time, shard by shard."""
+        return not self._hooks.are_on()
+
     def process(self, lease: Lease, entries: list[Entry]) -> None:
-        (outcome,) = self.process_many([(lease, entries)])
+        if not self._hooks.are_on():
+            (outcome,) = self.process_many([(lease, entries)])
+        else:
+            # Few at a time: the app server may need its whole time-out for each message.
+            work = self._parse(lease, entries[:MOST_ASKED_ENTRIES])
+            work.pushes = self._hooks.apply(work.pushes, lease)
+            lease.renew(self._redis)
+            (outcome,) = self._push_all([work])
         if outcome is not None:
             raise outcome
 
     def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
-        works = [self._parse(lease, entries) for lease, entries in batches]
-        for work in works:
-            work.pushes = self._hooks.apply(work.pushes)
+        return self._push_all([self._parse(lease, entries) for lease, entries in batches])
+
+    def _push_all(self, works: list[_Work]) -> list[Exception | None]:
         pushes = [push for work in works for push in work.pushes]
         whereabouts = self._pusher.finder.find(list({user for push in pushes for user in push.receivers}))
         if not get_config().offline_push_vendor:
@@ -142,8 +179,8 @@ class OnlinePush(Stage):
             self._pusher.push(pushes, whereabouts, [])
             return set()
         with self._inbox.open() as answer:
-            takers, _ = self._pusher.push(pushes, whereabouts, [], reply=answer.address)
-            results = answer.wait_for(phones & takers)
+            parts = self._pusher.push_and_ask(pushes, whereabouts, answer.address)
+            results = answer.wait_for({node: count for node, count in parts.items() if node in phones})
         return {
             user for (user, platform), code in results.items() if platform in PUSH_TERMINALS and code == PushResult.OK
         }
@@ -152,7 +189,7 @@ class OnlinePush(Stage):
         try:
             if work.lease.is_wake_due(answer):
                 wake("offline_push", work.lease.shard)
-        except LeaseLost as error:
+        except (LeaseLost, redis.ResponseError) as error:
             return error
         if work.dead:
             metrics.DEAD_LETTERS.labels(self.name).inc(len(work.dead))
@@ -160,21 +197,22 @@ class OnlinePush(Stage):
 
     def _parse(self, lease: Lease, entries: list[Entry]) -> _Work:
         work = _Work(lease, entries[-1][0])
+        known: dict[tuple[str, bool], list[str]] = {}
         for _entry_id, fields in entries:
             try:
-                work.pushes += self._pushes_of(fields)
+                work.pushes += self._pushes_of(fields, known)
             except (KeyError, ValueError, DecodeError) as error:
                 work.dead.append(DeadLetter(f"not a batch: {error!r}"[:200], fields))
         return work
 
-    def _pushes_of(self, fields: dict[bytes, bytes]) -> list[Push]:
+    def _pushes_of(self, fields: dict[bytes, bytes], known: dict[tuple[str, bool], list[str]]) -> list[Push]:
         conversation_id, first_seq = fields[b"c"].decode(), int(fields[b"s"])
         batch = LogBatch.FromString(fields[b"b"])
         pushes = []
         for index, raw in enumerate(batch.msgs):
             msg = MsgData.FromString(raw)
             seq = first_seq + index if first_seq else 0
-            receivers = self._pusher.receivers_of(msg)
+            receivers = self._pusher.receivers_of(msg, known)
             pushes.append(Push(conversation_id, seq, msg, raw, batch.operation_ids[index], receivers))
         return pushes
 

@@ -32,12 +32,12 @@ class Answer:
         self.address = address
         self._silent_until = silent_until
         self._results: Results = {}
-        self._heard: set[str] = set()
+        self._heard: set[tuple[str, int]] = set()
         self._changed = threading.Condition()
 
-    def add(self, node: str, results: list[tuple[str, int, int]]) -> None:
+    def add(self, node: str, part: int, results: list[tuple[str, int, int]]) -> None:
         with self._changed:
-            self._heard.add(node)
+            self._heard.add((node, part))
             for user_id, platform_id, code in results:
                 at = (user_id, platform_id)
                 # Of several connections of a platform, on several nodes, one that took it is enough.
@@ -45,13 +45,19 @@ class Answer:
                     self._results[at] = PushResult(code)
             self._changed.notify()
 
-    def wait_for(self, nodes: set[str]) -> Results:
-        """The results of these nodes; of those that do not answer within PUSH_RESULT_MS there are none."""
+    def wait_for(self, parts: dict[str, int]) -> Results:
+        """The results of these nodes, so many parts of each; of those that do not answer within PUSH_RESULT_MS there are
+        none, or not all."""
         now = time.monotonic()
-        awaited = {node for node in nodes if self._silent_until.get(node, 0.0) <= now}
+        awaited = {
+            (node, part)
+            for node, count in parts.items()
+            if self._silent_until.get(node, 0.0) <= now
+            for part in range(count)
+        }
         with self._changed:
             self._changed.wait_for(lambda: awaited <= self._heard, get_config().push_result_ms / 1000)
-            silent = awaited - self._heard
+            silent = {node for node, _ in awaited - self._heard}
             for node in silent:
                 self._silent_until[node] = time.monotonic() + SILENT_SECONDS
             results = dict(self._results)
@@ -97,7 +103,7 @@ class ResultInbox:
                 with self._lock:
                     answer = self._open.get(event["id"])
                 if answer is not None:
-                    answer.add(event["node"], event["results"])
+                    answer.add(event["node"], event["part"], event["results"])
             except Exception as error:
                 # A wrong answer must not end the hearing of all others.
                 logger.error("result not understood", extra={"action": "push"}, exc_info=error)

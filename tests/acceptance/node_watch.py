@@ -13,8 +13,8 @@ from channels.layers import get_channel_layer
 
 from imserver.conf import get_config
 from imserver.protocol.gen.sdkws_pb2 import MsgData, PushMessages
+from imserver.protocol.push_event import PUSH_EVENT, unpack
 from imserver.storage import keys
-from tasks.names import PUSH_EVENT
 from tests.acceptance.test_health_and_metrics import Figures
 from tests.acceptance.test_kills import SECONDS, until
 from tests.client import Client
@@ -100,7 +100,7 @@ class NodeListener:
                 continue
             self.events += 1
             node = message["channel"].decode()
-            for _operation_id, payload, user_ids in event["frames"]:
+            for _operation_id, payload, user_ids in unpack(event):
                 for entry in PushMessages.FromString(payload).msgs.values():
                     found += [Heard(msg.clientMsgID, node, frozenset(user_ids)) for msg in entry.Msgs]
         return found

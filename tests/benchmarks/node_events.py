@@ -13,8 +13,8 @@ from typing import Any
 import redis
 from channels_redis.serializers import registry
 
+from imserver.protocol.push_event import PUSH_EVENT, unpack
 from imserver.storage.clients import as_text
-from tasks.names import PUSH_EVENT
 from tests.benchmarks.plan import LoadError, UserPlan
 from tests.benchmarks.processes import Product
 
@@ -33,7 +33,7 @@ class Seen:
     def note(self, event: dict[str, Any], users: set[str]) -> None:
         if event.get("type") != PUSH_EVENT:
             return
-        named = {user for _operation, _payload, receivers in event["frames"] for user in receivers}
+        named = {user for _operation, _payload, receivers in unpack(event) for user in receivers}
         self.events += 1
         self.astray += not named or not named <= users
 

@@ -325,6 +325,7 @@ def test_every_stage_names_the_operations_of_a_batch_in_its_log_lines(
     else:
         add_entries(redis_client, [make_msg("a", "b")])
     monkeypatch.setattr(stage_class, "process_many", broken)
+    monkeypatch.setattr(stage_class, "process", broken)
     stage = stage_class()
     lease = Lease.acquire(redis_client, stage.name, 0)
     assert lease is not None

@@ -16,7 +16,7 @@ from tasks import transfer as transfer_module
 from tasks.push.nodes import NodeSender
 from tasks.push.online import OnlinePush
 from tasks.transfer import Transfer
-from tests.factories import add_entries, make_msg, read_log, reconfigure, run_stage
+from tests.factories import add_entries, make_msg, read_log, reconfigure, run_stage, send_deferred
 from tests.node_probe import MakeNode, NodeProbe
 
 SHARD = 0
@@ -44,6 +44,7 @@ def lease(redis_client: redis.Redis, one_shard: None) -> Lease:
 
 def run(client: redis.Redis, lease: Lease, stage: Transfer) -> None:
     assert stage.process_many([(lease, read_log(client, keys.TO_REDIS, SHARD))]) == [None]
+    send_deferred(stage)
 
 
 def push_holder(client: redis.Redis) -> str | None:
@@ -185,7 +186,7 @@ def test_the_layer_hears_what_a_thread_publishes_also_with_several_servers_of_it
     sender = NodeSender(redis_client)
     probes = [NodeProbe(redis_client) for _ in range(8)]
 
-    takers, _ = sender.send({name: {"type": "x"} for name in [*(probe.name for probe in probes), "nobody"]}, [])
+    takers, _ = sender.send({name: [{"type": "x"}] for name in [*(probe.name for probe in probes), "nobody"]}, [])
 
     assert takers == {probe.name for probe in probes}
     for probe in probes:

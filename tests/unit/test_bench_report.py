@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gateway.codecs.registry import get_codec
 from imserver.conf import Config
 from imserver.protocol.gen.sdkws_pb2 import MsgData
+from imserver.protocol.push_event import PUSH_EVENT, pack
 from tests.benchmarks import people, plots, table, wire
 from tests.benchmarks import report as reports
 from tests.benchmarks.cases import USUAL, Options, cases_of, pick_workloads
@@ -399,12 +400,12 @@ def test_pictures_are_drawn_of_what_there_are_figures_for(tmp_path: Path) -> Non
 def test_an_event_to_a_node_without_its_receiver_is_seen() -> None:
     seen = Seen()
 
-    seen.note({"type": "push.frames", "frames": [["op", b"", ["alice"]]]}, {"alice", "bob"})
+    seen.note(pack([("op", b"", ["alice"])])[0], {"alice", "bob"})
     seen.note({"type": "node.beat"}, {"alice"})
     assert (seen.events, seen.astray) == (1, 0)
 
-    seen.note({"type": "push.frames", "frames": [["op", b"", ["alice"]], ["op", b"", ["carol"]]]}, {"alice"})
-    seen.note({"type": "push.frames", "frames": []}, {"alice"})
+    seen.note(pack([("op", b"", ["alice"]), ("op", b"", ["carol"])])[0], {"alice"})
+    seen.note({"type": PUSH_EVENT, "users": [], "frames": []}, {"alice"})
     assert (seen.events, seen.astray) == (3, 2)
 
 

@@ -23,7 +23,11 @@
 --       also {n 1: look after the conversation's records}, toWebhook also {h};
 --       MSG_CACHE:<block> {seq: MsgData}; SEQ_USER_READ; READ_DIRTY {conversation \n user: seq}.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {-1} end
-if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then return {-2} end
+if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then
+  -- Who lost the answer does not know that it was to push, so the push stage must get the lease.
+  if redis.call('GET', KEYS[8]) == ARGV[1] then redis.call('DEL', KEYS[8]) end
+  return {-2}
+end
 local count, receipts, dead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local overdraft, removed = tonumber(ARGV[10]), tonumber(ARGV[15])
 -- A range with fewer seqs left is refilled before it is needed.

@@ -97,7 +97,7 @@ def push(travelling: Travelling) -> None:
     encoded, operation_id, conversation_id, number = travelling
     raw = base64.b64decode(encoded)
     msg = MsgData.FromString(raw)
-    receivers = _pusher().receivers_of(msg)
+    receivers = _pusher().receivers_of(msg, {})
     whereabouts = _pusher().finder.find(receivers)
     _pusher().push([Push(conversation_id, number, msg, raw, operation_id, receivers)], whereabouts, [])
 
