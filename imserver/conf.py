@@ -241,7 +241,8 @@ class Config:
 
     @property
     def broker(self) -> str:
-        return self.broker_url or self.redis_url
+        """Celery has a name of its own for a Redis behind a socket."""
+        return self.broker_url or self.redis_url.replace("unix://", "redis+socket://", 1)
 
     @property
     def channel_layer_hosts(self) -> list[str]:

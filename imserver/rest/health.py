@@ -75,7 +75,7 @@ async def _queue_lengths(queues: list[str]) -> list[int]:
     broker = get_config().broker
     if not broker.startswith(("redis", "valkey")):
         return [0] * len(queues)
-    if broker == get_config().redis_url:
+    if not get_config().broker_url:
         return await process_health.queue_lengths(get_async_redis(), queues)
     client = redis.asyncio.Redis.from_url(broker, socket_timeout=PROBE_SECONDS)
     try:

@@ -38,7 +38,7 @@ def _redis_options() -> dict[str, Any]:
     return {
         "socket_timeout": SOCKET_TIMEOUT_SECONDS,
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "socket_keepalive": True,
+        **({} if get_config().redis_url.startswith("unix:") else {"socket_keepalive": True}),
         "health_check_interval": 0,
         # RESP2: the shapes of stream replies that the rest of the code reads.
         "protocol": 2,
