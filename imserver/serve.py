@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from imserver.conf import get_config
+from imserver.runtime import settle
 from imserver.server_limits import (
     CLOSE_SECONDS,
     LAST_BYTES_SECONDS,
@@ -64,6 +65,7 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
     async def main() -> None:
         if on_start is not None:
             await on_start()
+        settle()
         options = uvicorn.Config(
             application,
             host=host,
@@ -134,6 +136,7 @@ def _serve_daphne(application: Any, host: str, port: int, on_start: Hook | None,
         server.http_factory.timeOut = config.handshake_seconds
         if on_start is not None:
             spawn(on_start)
+        settle()
 
     server = daphne_protocol.Server(
         daphne_protocol.with_flow_control(application),

@@ -7,10 +7,12 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging as celery_setup_logging
+from celery.signals import worker_ready
 from kombu import Exchange, Queue
 
 from imserver.conf import get_config
 from imserver.log import setup_logging
+from imserver.runtime import settle
 from tasks import names
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imserver.settings")
@@ -63,6 +65,11 @@ app.conf.update(
     },
     beat_max_loop_interval=1,
 )
+
+
+@worker_ready.connect
+def settle_interpreter(**_: Any) -> None:
+    settle()
 
 
 @celery_setup_logging.connect

@@ -125,6 +125,9 @@ class Runner:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._batch_entries = metrics.BATCH_ENTRIES.labels(stage.name)
+        self._batch_seconds = metrics.BATCH_SECONDS.labels(stage.name)
+        self._batch_lag = metrics.BATCH_LAG_SECONDS.labels(stage.name)
         self._lock = threading.Lock()
         self._shards: dict[int, _Shard] = {}
         #: The run that waits for the shards, None while nobody does.
@@ -274,7 +277,7 @@ class Runner:
         """Returns how many entries were handled."""
         started = time.perf_counter()
         errors = self._process([(held.lease, entries) for held, entries in batches])
-        metrics.BATCH_SECONDS.labels(self._stage.name).observe(time.perf_counter() - started)
+        self._batch_seconds.observe(time.perf_counter() - started)
         handled = 0
         for (held, entries), error in zip(batches, errors, strict=True):
             if error is None:
@@ -310,8 +313,8 @@ class Runner:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("batch done", extra={"action": "drain", "stage": stage, "shard": shard, **trace_of(entries)})
         oldest_ms = int(entries[0][0].partition(b"-")[0])
-        metrics.BATCH_ENTRIES.labels(stage).observe(len(entries))
-        metrics.BATCH_LAG_SECONDS.labels(stage).observe(max(now_ms() - oldest_ms, 0) / 1000)
+        self._batch_entries.observe(len(entries))
+        self._batch_lag.observe(max(now_ms() - oldest_ms, 0) / 1000)
 
     def _note_failure(self, held: _Shard, entries: list[Entry], error: Exception) -> None:
         stage, shard = self._stage.name, held.lease.shard

@@ -26,7 +26,7 @@ from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import conversations, keys, logs, read_seq, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.lean_redis import Command, LeanRedis
-from imserver.storage.logs import Entry, Lease, LeaseLost, ScriptCall, next_entry_id
+from imserver.storage.logs import Entry, Lease, LeaseLost, next_entry_id
 from imserver.storage.read_seq import ReadSeqWriter
 from imserver.storage.route_finder import Whereabouts
 from imserver.storage.scripts import get_script
@@ -258,7 +258,7 @@ class Transfer(Stage):
     def _push(self, pusher: OnlinePusher, done: list[tuple[Prepared, CommitAnswer]], whereabouts: Whereabouts) -> None:
         """Push what was committed under our push lease, together with the runner's next read."""
         pushes: list[Push] = []
-        trims: list[ScriptCall] = []
+        trims: list[Command] = []
         for work, answer in done:
             if answer.push != PUSHES_ITSELF:
                 continue
@@ -270,9 +270,9 @@ class Transfer(Stage):
                             item.conversation_id, seq, msg, item.raw[index], item.operation_ids[index], receivers[index]
                         )
                     )
-            lease = Lease("push", work.lease.shard, work.lease.token)
-            trims.append(lease.trim_call(answer.last_push_id))
-        # An answer of 0 to a trim: the push lease ran out, and its new holder pushes once more. A push is a hint.
+            # Whoever holds the push lease by then: what was pushed need not be pushed again.
+            log = keys.log(keys.TO_PUSH, work.lease.shard)
+            trims.append(("XTRIM", log, "MINID", next_entry_id(answer.last_push_id)))
         self._deferred += pusher.push_deferred(pushes, whereabouts, trims)
 
     def _after_commit(self, lease: Lease, batch: Batch, answer: CommitAnswer | None) -> None:

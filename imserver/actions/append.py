@@ -13,7 +13,7 @@ from imserver.conf import get_config
 from imserver.errors import ServerBusy, StorageUnavailable
 from imserver.protocol.conversations import shard_of_key
 from imserver.storage import logs
-from imserver.storage.clients import get_async_redis
+from imserver.storage.lean_redis import get_async_lean_redis
 from imserver.storage.logs import Append
 from tasks.wakeup import wake_soon
 
@@ -57,7 +57,7 @@ class Appender:
             by_shard[shard].append((item, future))
         try:
             results: dict[int, Any] = await logs.append(
-                get_async_redis(), {shard: [item for item, _ in items] for shard, items in by_shard.items()}
+                get_async_lean_redis(), {shard: [item for item, _ in items] for shard, items in by_shard.items()}
             )
         except Exception as error:  # noqa: BLE001  (whatever it was, every waiting sender must hear of it)
             results = dict.fromkeys(by_shard, error)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
+import threading
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -15,6 +20,11 @@ EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 EPHEMERAL_START_ELSEWHERE = 32_768
 LOWEST_PORT = 20_000
 ATTEMPTS = 1_000
+
+#: Not the common generator: whoever seeds that would get the same ports in every process.
+_choice = random.SystemRandom()
+_reserved: set[int] = set()
+_reserving = threading.Lock()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -48,11 +58,33 @@ def _ephemeral_start() -> int:
     return start if start > LOWEST_PORT + ATTEMPTS else EPHEMERAL_START_ELSEWHERE
 
 
+@cache
+def _reservations() -> int:
+    """The file whose bytes stand for ports: who holds the lock of a byte has the port. The system lets go of the locks of a
+    process that ends."""
+    return os.open(Path(tempfile.gettempdir()) / f"imserver-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _reserve(port: int) -> bool:
+    """False when another process has it, or this one."""
+    with _reserving:
+        if port in _reserved:
+            return False
+        try:
+            fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        _reserved.add(port)
+        return True
+
+
 def find_free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     """``count`` different ports that nobody listens on, all below the range of outgoing connections.
 
     Not bind(0): it answers from that range, and a client that keeps dialling a killed server there may get the server's
     own port as its source, connect to itself, and keep the server from ever coming back.
+
+    They are this process's until it ends: no other process that asks here gets them, also while nobody listens yet.
     """
     ports: list[int] = []
     end = _ephemeral_start()
@@ -60,13 +92,14 @@ def find_free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
         for _ in range(ATTEMPTS):
             if len(ports) == count:
                 return ports
-            port = random.randrange(LOWEST_PORT, end)
+            port = _choice.randrange(LOWEST_PORT, end)
             try:
                 probe = _bind(host, port)
             except OSError:
                 continue
             held.callback(probe.close)
-            ports.append(port)
+            if _reserve(port):
+                ports.append(port)
     if len(ports) == count:
         return ports
     raise PortTaken(f"No {count} free ports were found on {host} between {LOWEST_PORT} and {end}.")

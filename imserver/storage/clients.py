@@ -6,6 +6,7 @@ Sync clients serve the tasks (one a process, thread-safe), async clients the gat
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -32,6 +33,8 @@ def as_text(reply: bytes | str) -> str:
 SOCKET_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 3
 MONGO_TIMEOUT_MS = 2000
+#: Of an event loop to Redis.
+MOST_CONNECTIONS = 100
 
 
 def _redis_options() -> dict[str, Any]:
@@ -79,6 +82,7 @@ def get_mongo() -> Database[Document]:
 
 
 _async_redis: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
+_closers: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]] = WeakKeyDictionary()
 _async_mongo: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncMongoClient[Document]] = WeakKeyDictionary()
 
 
@@ -87,12 +91,29 @@ def get_async_redis() -> redis.asyncio.Redis:
     loop = asyncio.get_running_loop()
     client = _async_redis.get(loop)
     if client is None:
-        client = _async_redis[loop] = redis.asyncio.Redis.from_url(
+        # Many clients that come back at once wait for a connection; the pool's own kind would refuse them.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             get_config().redis_url,
+            max_connections=MOST_CONNECTIONS,
+            timeout=SOCKET_TIMEOUT_SECONDS,
             retry=redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
             **_redis_options(),
         )
+        client = _async_redis[loop] = redis.asyncio.Redis.from_pool(pool)
     return client
+
+
+def new_async_connection() -> redis.asyncio.Connection:
+    """A connection of its own, without time limits: who uses it sets them around each use, which is cheaper."""
+    options = {**_redis_options(), "socket_timeout": None}
+    pool = redis.asyncio.ConnectionPool.from_url(get_config().redis_url, **options)
+    connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    return connection
+
+
+def on_close(close: Callable[[], Awaitable[None]]) -> None:
+    """Have something of the running loop closed with its clients."""
+    _closers.setdefault(asyncio.get_running_loop(), []).append(close)
 
 
 def get_async_mongo() -> AsyncDatabase[Document]:
@@ -113,6 +134,8 @@ def get_async_mongo() -> AsyncDatabase[Document]:
 async def close_async_clients() -> None:
     """Close the running loop's clients; the next use opens new ones."""
     loop = asyncio.get_running_loop()
+    for close in _closers.pop(loop, []):
+        await close()
     redis_client = _async_redis.pop(loop, None)
     if redis_client is not None:
         await redis_client.aclose()

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-import redis.asyncio
 
 from imserver.conf import get_config
 from imserver.storage import keys
-from imserver.storage.lean_redis import Command, LeanRedis, error_in
+from imserver.storage.lean_redis import AsyncLeanRedis, Command, LeanRedis, error_in
 from imserver.storage.scripts import Script, get_script
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class DeadLetter:
     fields: dict[bytes, bytes]
 
 
-async def append(client: redis.asyncio.Redis, batches: dict[int, list[Append]]) -> dict[int, list[Any] | Exception]:
+async def append(client: AsyncLeanRedis, batches: dict[int, list[Append]]) -> dict[int, list[Any] | Exception]:
     """Append messages, by shard, in one round trip.
 
     Returns for each shard ``[wake, outcome, ...]`` as append.lua says, or the exception of that shard's call. May run
@@ -82,7 +81,12 @@ async def append(client: redis.asyncio.Redis, batches: dict[int, list[Append]]) 
             script_keys.append(keys.dedup(shard, item.send_id, item.client_msg_id) if item.client_msg_id else "")
             args += (item.key, item.msg, item.operation_id, item.answer)
         calls.append((script_keys, args))
-    results = await get_script("append").run_many_async(client, calls)
+    script = get_script("append")
+    commands: list[Command] = [script.command(*call) for call in calls]
+    results = await client.round_trip(commands)
+    if Script.is_missing(results):
+        # The server is new: none of the calls ran.
+        results = (await client.round_trip([("SCRIPT", "LOAD", script.source), *commands]))[1:]
     return dict(zip(batches, results, strict=True))
 
 
@@ -192,7 +196,7 @@ def read_after(
     *replies, heads = client.round_trip([*first, read])
     if isinstance(heads, Exception):
         raise heads
-    _check_deferred(client, replies)
+    _check_deferred(replies)
     return [
         (log, [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries])
         for log, entries in heads or ()
@@ -201,13 +205,11 @@ def read_after(
 
 def run_deferred(client: LeanRedis, commands: Sequence[Command]) -> None:
     """Send what was to go ahead of a read that does not come."""
-    _check_deferred(client, client.round_trip(list(commands)))
+    _check_deferred(client.round_trip(list(commands)))
 
 
-def _check_deferred(client: LeanRedis, replies: list[Any]) -> None:
+def _check_deferred(replies: list[Any]) -> None:
     """A trim that did not happen is made up for: its entries are pushed once more by the next drainer of the log."""
-    if Script.is_missing(replies):
-        client.call(("SCRIPT", "LOAD", get_script("trim").source))
     error = error_in(replies)
     if error is not None:
         logger.warning("deferred command failed", extra={"action": "drain", "error": repr(error)[:300]})

@@ -36,8 +36,6 @@ class NodeSender:
         self._data = client
         # Twice pushed is once pushed, and so is trimmed.
         self._lean = LeanRedis(repeats=True)
-        # Deferred calls have nobody who would send them again with the whole script.
-        get_script("trim").load(client)
         self._serialize = get_channel_layer().serialize
         self._away_until: dict[redis.Redis, float] = {}
         #: By the layer's own order of its servers.
@@ -53,7 +51,7 @@ class NodeSender:
         elsewhere = self._publish_elsewhere(events)
         here = [node for node in events if node not in elsewhere for _event in events[node]]
         trim = get_script("trim")
-        answers = self._lean.round_trip(self._commands(events, elsewhere, trims))
+        answers = self._lean.round_trip([*self._commands(events, elsewhere), *(trim.command(*call) for call in trims)])
         counts, trimmed = answers[: len(here)], answers[len(here) :]
         error = error_in(counts)
         if error is not None:
@@ -65,23 +63,19 @@ class NodeSender:
         missed |= {node for node, was_heard in elsewhere.items() if not was_heard}
         return events.keys() - missed, trimmed
 
-    def send_deferred(self, events: Events, trims: list[ScriptCall]) -> list[Command]:
+    def send_deferred(self, events: Events) -> list[Command]:
         """The same for who needs no answers: the commands that do it, to be sent soon and in this order.
 
         What goes to other servers than that of the data is sent at once.
         """
-        return self._commands(events, self._publish_elsewhere(events), trims)
+        return self._commands(events, self._publish_elsewhere(events))
 
-    def _commands(self, events: Events, elsewhere: dict[str, bool], trims: list[ScriptCall]) -> list[Command]:
-        trim = get_script("trim")
+    def _commands(self, events: Events, elsewhere: dict[str, bool]) -> list[Command]:
         return [
-            *(
-                ("PUBLISH", node, self._serialize(event))
-                for node, of_node in events.items()
-                if node not in elsewhere
-                for event in of_node
-            ),
-            *(trim.command(*call) for call in trims),
+            ("PUBLISH", node, self._serialize(event))
+            for node, of_node in events.items()
+            if node not in elsewhere
+            for event in of_node
         ]
 
     def _publish_elsewhere(self, events: Events) -> dict[str, bool]:

@@ -92,9 +92,9 @@ class OnlinePusher:
         takers, _ = self._sender.send(events, [])
         return {node: len(events[node]) for node in takers}
 
-    def push_deferred(self, pushes: Sequence[Push], whereabouts: Whereabouts, trims: list[ScriptCall]) -> list[Command]:
-        """The commands that push and trim, for who sends them with its next round trip."""
-        return self._sender.send_deferred(self._events(pushes, whereabouts), trims)
+    def push_deferred(self, pushes: Sequence[Push], whereabouts: Whereabouts, trims: list[Command]) -> list[Command]:
+        """The commands that push and then trim, for who sends them with its next round trip."""
+        return [*self._sender.send_deferred(self._events(pushes, whereabouts)), *trims]
 
     @staticmethod
     def _events(pushes: Sequence[Push], whereabouts: Whereabouts) -> Events:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from imserver.conf import Config
 from imserver.storage import keys, logs
-from imserver.storage.clients import close_async_clients, get_async_redis
+from imserver.storage.clients import close_async_clients
+from imserver.storage.lean_redis import get_async_lean_redis
 from imserver.storage.logs import Append, Lease
 from imserver.storage.scripts import get_script
 from tests.factories import read_log, reconfigure, unique, wait_until
@@ -36,7 +37,7 @@ def item(send_id: str = "a", client_msg_id: str | None = None, text: bytes = b"m
 
 
 async def append(shard: int, items: list[Append]) -> list[Any]:
-    result = (await logs.append(get_async_redis(), {shard: items}))[shard]
+    result = (await logs.append(get_async_lean_redis(), {shard: items}))[shard]
     assert isinstance(result, list), result
     return result
 
@@ -115,7 +116,7 @@ async def test_one_full_shard_does_not_refuse_for_the_others(
     reconfigure(monkeypatch, log_max_entries=1)
     await append(0, [item()])
 
-    results = await logs.append(get_async_redis(), {0: [item()], 1: [item()]})
+    results = await logs.append(get_async_lean_redis(), {0: [item()], 1: [item()]})
 
     assert results == {0: [0, 0], 1: [1, 1]}
 
@@ -171,7 +172,7 @@ async def test_scripts_are_sent_again_to_a_server_that_forgot_them(redis_client:
 
     one = await append(0, [item()])
     redis_client.script_flush()
-    many = await logs.append(get_async_redis(), {shard: [item()] for shard in range(4)})
+    many = await logs.append(get_async_lean_redis(), {shard: [item()] for shard in range(4)})
 
     assert one[1:] == [1]
     assert [result[1:] for result in many.values() if isinstance(result, list)] == [[1]] * 4

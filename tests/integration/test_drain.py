@@ -15,7 +15,8 @@ from kombu.exceptions import OperationalError
 
 from imserver.conf import Config
 from imserver.storage import keys, logs
-from imserver.storage.clients import close_async_clients, get_async_redis, get_redis
+from imserver.storage.clients import close_async_clients, get_redis
+from imserver.storage.lean_redis import get_async_lean_redis
 from imserver.storage.logs import Append, Entry, Lease, LeaseLost
 from tasks import drain, names, wakeup
 from tasks.celery import app
@@ -148,7 +149,7 @@ async def test_an_entry_that_comes_while_a_runner_lingers_needs_no_wake_up(
     start(Runner(stage), 2)
     wait_until(lambda: stage.of(2) == [0], "the first entry is handled")
 
-    appended = await logs.append(get_async_redis(), {2: [Append("a_b", "a", "c1", b"1", "op", b"answer")]})
+    appended = await logs.append(get_async_lean_redis(), {2: [Append("a_b", "a", "c1", b"1", "op", b"answer")]})
     await close_async_clients()
 
     assert appended == {2: [0, 1]}

@@ -18,7 +18,7 @@ import pymongo
 import pytest
 import redis
 
-from imserver.conf import Config
+from imserver.conf import BASE_DIR, Config
 from imserver.devservices import binaries, mongod, processes, summary, valkey
 from imserver.devservices.errors import (
     DataFolderInUse,
@@ -66,6 +66,26 @@ def test_free_ports_are_different_and_below_those_of_outgoing_connections() -> N
 
     assert len(set(ports)) == 5
     assert all(is_free("127.0.0.1", port) and port < 32_768 for port in ports)
+
+
+def test_two_processes_never_get_the_same_port_although_nobody_listens_on_it() -> None:
+    """In a range so small that chance would give some twice."""
+    ask = (
+        "from imserver.devservices import ports; ports._ephemeral_start = lambda: ports.LOWEST_PORT + 60;"
+        "print(*ports.find_free_ports(20), flush=True); input()"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", ask], cwd=BASE_DIR, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    found = [child.stdout.readline().split() for child in children if child.stdout]
+    for child in children:
+        child.communicate("\n", timeout=20)
+
+    assert [len(ports) for ports in found] == [20, 20]
+    assert set(found[0]).isdisjoint(found[1])
 
 
 def test_a_taken_port_is_told_with_its_holder_and_its_setting(listener: int) -> None:
