@@ -154,7 +154,9 @@ class Stack:
         return [kind for kind in (VALKEY, MONGOD) if kind.setting not in self._configured]
 
     async def _start_stores(self, supervisor: Supervisor, embedded: list[Kind]) -> None:
-        for kind, port in zip(embedded, find_free_ports(len(embedded)), strict=True):
+        ports = dict(zip((kind.name for kind in embedded), find_free_ports(len(embedded)), strict=True))
+        for kind in embedded:
+            port = ports[kind.name]
             folder = self._folder.make_subfolder(kind.name)
             url = kind.url(HOST, port)
             self._env[kind.setting] = url
@@ -164,12 +166,11 @@ class Stack:
             await supervisor.start(ProcessSpec(kind.name, command, STORE_STOP_SECONDS, kind.render), self._env)
         for kind in (VALKEY, MONGOD):
             if kind in embedded:
-                await self._wait_for_store(supervisor, kind)
+                await self._wait_for_store(supervisor, kind, ports[kind.name])
             else:
                 await asyncio.to_thread(EXTERNAL_CHECKS[kind.name], getattr(self._config, kind.setting.lower()))
 
-    async def _wait_for_store(self, supervisor: Supervisor, kind: Kind) -> None:
-        port = int(self._env[kind.setting].rpartition(":")[2].partition("/")[0])
+    async def _wait_for_store(self, supervisor: Supervisor, kind: Kind, port: int) -> None:
         deadline = time.monotonic() + STORE_SECONDS
         while not await asyncio.to_thread(kind.is_ready, HOST, port):
             deaths = supervisor.exit_codes(kind.name)
