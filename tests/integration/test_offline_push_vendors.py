@@ -102,7 +102,7 @@ def test_many_users_of_a_message_are_pushed_in_as_few_calls_as_the_vendor_allows
     expected = targets(database, vendor, *users)
 
     pushes.add("a", users, group="g")
-    pushes.run()
+    pushes.run_until_idle()
 
     assert vendor.server.complaints == []
     assert sorted(vendor.pushed_to) == sorted(expected)
