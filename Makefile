@@ -19,7 +19,7 @@ up: $(VENV)/.product libcurl  ## start everything on this machine; Ctrl-C stops 
 	@$(BIN)/python manage.py up
 
 test: $(VENV)/.dev libcurl chromium sdks  ## run all tests; ARGS="-k word" picks some
-	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev  ## look for mistakes and odd formatting
 	$(BIN)/ruff check $(SOURCES)

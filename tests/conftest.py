@@ -143,3 +143,22 @@ def make_node(redis_client: redis.Redis) -> Iterator[MakeNode]:
     yield make
     for node in nodes:
         node.close()
+
+
+#: The modules that take longest, longest first: started last, one of them would run alone at the end.
+LONG_MODULES = (
+    "test_wasm_sdk_connection",
+    "test_kills",
+    "test_bench",
+    "test_webhooks",
+    "test_up",
+    "test_many_nodes",
+    "test_demo_page",
+    "test_health_and_metrics",
+    "test_wasm_sdk",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONG_MODULES)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))

@@ -584,7 +584,8 @@ async def test_conversations_that_were_quiet_for_days_are_deleted_and_no_others(
     row = {"ownerUserID": bob, "conversationIDs": chats}
 
     async def are_both() -> bool:
-        return len(await _conversations(api, row)) == 2
+        stored = await api.call("/conversation/get_all_conversations", {"ownerUserID": bob})
+        return len(stored["conversations"]) == 2
 
     await until(are_both)
     await api.call("/conversation/delete_conversations", {"ownerUserID": bob, "needDeleteTime": 2})
@@ -602,7 +603,8 @@ async def test_the_list_has_pinned_conversations_first_and_then_the_latest(
     chats = [single_conversation_id(other, bob) for other in others]
 
     async def are_all() -> bool:
-        return len(await _conversations(api, {"ownerUserID": bob, "conversationIDs": chats})) == 3
+        stored = await api.call("/conversation/get_all_conversations", {"ownerUserID": bob})
+        return len(stored["conversations"]) == 3
 
     await until(are_all)
     await api.call("/conversation/update_conversations_by_user", {"userID": bob, "ex": "mine"})
