@@ -55,8 +55,8 @@ app.conf.update(
     task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2},
     beat_schedule={
         "wake shards that wait": {"task": names.SWEEP, "schedule": 1.0, "options": {"expires": 5}},
-        "write read seqs": {"task": names.FLUSH_READ_SEQS, "schedule": 2.0, "options": {"expires": 10}},
-        "forget dead gateway nodes": {"task": names.FORGET_DEAD_NODES, "schedule": 2.0, "options": {"expires": 10}},
+        "write read seqs": {"task": names.FLUSH_READ_SEQS, "schedule": 4.0, "options": {"expires": 10}},
+        "forget dead gateway nodes": {"task": names.FORGET_DEAD_NODES, "schedule": 3.0, "options": {"expires": 10}},
         "remove expired uploads": {
             "task": names.REMOVE_EXPIRED_UPLOADS,
             "schedule": 600.0,
