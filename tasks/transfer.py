@@ -6,11 +6,14 @@ All of a batch's effects are one script (commit.lua), so a batch that is killed 
 from __future__ import annotations
 
 import logging
+import math
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import pymongo
 from pymongo.errors import PyMongoError
 
 from imserver import metrics
@@ -47,6 +50,8 @@ COMMIT_ATTEMPTS = 5
 
 #: MongoDB was away: how long it is not asked again, so that a batch does not wait for its time-out each time.
 MONGO_RETRY_SECONDS = 3.0
+#: A refill that takes longer is not waited for; seqs beyond the range are used meanwhile.
+REFILL_SECONDS = 0.02
 #: Seqs that are to be left after a refill ahead.
 REFILL_AHEAD = 20
 
@@ -132,6 +137,7 @@ class Transfer(Stage):
         self._read_seqs = ReadSeqWriter(self._redis, self._database)
         self._config = get_config()
         self._mongo_away_until = 0.0
+        self._refilling: threading.Thread | None = None
         # A commit that ran before its answer got lost says so when it is sent again.
         self._lean = LeanRedis(repeats=True)
         self._deferred: list[Command] = []
@@ -220,7 +226,7 @@ class Transfer(Stage):
         if short or low:
             # MongoDB may take its time; nobody's push is to wait for that.
             logs.run_deferred(self._lean, self.take_deferred())
-        self._refill_ahead(low)
+        self._refill_soon(low)
         return outcomes, [work for work, lists in short if self._refill(lists)]
 
     def _prepare(
@@ -239,8 +245,11 @@ class Transfer(Stage):
     def _commit_all(self, pusher: OnlinePusher, prepared: list[Prepared]) -> tuple[list[list[Any]], Whereabouts]:
         users = list({user for work in prepared for item in work.receivers for users in item for user in users})
         commit = get_script("commit")
+        overdraft = self._config.seq_overdraft if time.monotonic() < self._mongo_away_until else 0
         commands: list[Command] = [
-            commit.command(*self._script_arguments(work.lease, work.batch, work.entries, pushes=True))
+            commit.command(
+                *self._script_arguments(work.lease, work.batch, work.entries, overdraft=overdraft, pushes=True)
+            )
             for work in prepared
         ]
         commands += pusher.finder.questions(users)
@@ -336,6 +345,11 @@ class Transfer(Stage):
         """Reserve ranges in MongoDB; False when it is away (and is not asked again for a moment)."""
         if time.monotonic() < self._mongo_away_until:
             return False
+        if self._refilling is not None:
+            # Who refills ahead usually takes two milliseconds; one that hangs tells that we would hang too.
+            self._refilling.join(REFILL_SECONDS)
+            if self._refilling.is_alive():
+                return False
         try:
             for item in short:
                 self._seqs.ensure_range(item.conversation_id, len(item.msgs))
@@ -361,9 +375,33 @@ class Transfer(Stage):
             metrics.SEQ_REFILLS_FAILED.inc()
             self._note_mongo_away("seq range not refilled ahead", error)
 
+    def _refill_soon(self, lists: list[MsgList]) -> None:
+        """The same on a thread of its own: a MongoDB that hangs must not hold up the next batch. While it is at it, nothing
+        more is asked; a range that is still low says so at its next commit."""
+        if lists and not (self._refilling and self._refilling.is_alive()):
+            self._refilling = threading.Thread(target=self._refill_ahead, args=(lists,), daemon=True)
+            self._refilling.start()
+
     def _note_mongo_away(self, what: str, error: PyMongoError) -> None:
-        self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
         logger.warning(what, extra={"action": "transfer", "error": repr(error)[:300]})
+        if self._pusher is None:
+            self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
+        elif self._mongo_away_until <= time.monotonic():
+            # Nobody's message is the one that finds out whether it is back.
+            self._mongo_away_until = math.inf
+            threading.Thread(target=self._wait_for_mongo, daemon=True).start()
+
+    def _wait_for_mongo(self) -> None:
+        pause = threading.Event()
+        while True:
+            pause.wait(MONGO_RETRY_SECONDS)
+            try:
+                with pymongo.timeout(MONGO_RETRY_SECONDS):
+                    self._database.client.admin.command("ping")
+            except PyMongoError:
+                continue
+            self._mongo_away_until = 0.0
+            return
 
     def _script_arguments(
         self,
