@@ -20,7 +20,8 @@ LOOKED_AT_ONCE = 200
 def wait_until_stored(database: Database[Document], stored: Mapping[str, int]) -> int:
     """Wait until MongoDB holds as many messages of each conversation as it should; returns how many are missing.
 
-    Blocks are written in order, so the last slots are looked at (which costs little); then all are counted.
+    The last slots are looked at first, which costs little. Of blocks that are written together the last may be there
+    before the others, so the counting that follows is repeated until it is right.
     """
     collection = database[msg_blocks.COLLECTION]
     last_slots = [
@@ -33,7 +34,9 @@ def wait_until_stored(database: Database[Document], stored: Mapping[str, int]) -
         some = last_slots[start : start + LOOKED_AT_ONCE]
         while collection.count_documents({"$or": some}) < len(some) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-    return count_missing(database, stored)
+    while (missing := count_missing(database, stored)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return missing
 
 
 def count_missing(database: Database[Document], stored: Mapping[str, int]) -> int:
