@@ -20,7 +20,7 @@ from imserver.protocol.conversations import (
     is_notification_conversation,
 )
 from imserver.storage.clients import Document, get_async_mongo, get_async_redis
-from imserver.storage.conversations import Conversations, NewConversation, unborn_record
+from imserver.storage.conversations import Conversations, NewConversation, is_listed, unborn_record
 from imserver.storage.seq_limits import SeqLimits
 
 
@@ -76,14 +76,13 @@ async def find_records(user_id: str, conversation_ids: Iterable[str]) -> list[Do
     the moment that its first message reaches them."""
     wanted = list(dict.fromkeys(conversation_ids))
     store = Conversations(get_async_redis(), get_async_mongo())
-    found = {row["conversation_id"]: row for row in await store.find(user_id, wanted)}
-    missing = [item for item in wanted if item not in found]
-    if missing:
-        for conversation_id in await store.find_unborn(user_id, missing):
-            chat = find_chat(user_id, conversation_id)
-            if chat is not None:
-                found[conversation_id] = unborn_record(chat.record())
-    return [found[item] for item in wanted if item in found]
+    # One look at MongoDB: what is born between two would be in neither.
+    found = await store.find_any(user_id, wanted)
+    for conversation_id in await store.get_owned(user_id, (item for item in wanted if item not in found)):
+        chat = find_chat(user_id, conversation_id)
+        if chat is not None:
+            found[conversation_id] = unborn_record(chat.record())
+    return [found[item] for item in wanted if item in found and is_listed(found[item])]
 
 
 async def check_chat(user_id: str, conversation_id: str) -> Chat:

@@ -70,6 +70,11 @@ def _defaults(item: NewConversation) -> Document:
     }
 
 
+def is_listed(record: Document) -> bool:
+    """The owner has not deleted it."""
+    return "deleted_seq" not in record
+
+
 def unborn_record(item: NewConversation) -> Document:
     """What the record will be that persist is about to create."""
     return {"owner_user_id": item.owner_user_id, "conversation_id": item.conversation_id, **_defaults(item)}
@@ -149,17 +154,13 @@ class Conversations:
     async def find(self, owner_user_id: str, conversation_ids: Iterable[str]) -> list[Document]:
         """The records that exist and are not deleted, in the order asked."""
         wanted = list(dict.fromkeys(conversation_ids))
-        where = {"owner_user_id": owner_user_id, "conversation_id": {"$in": wanted}, **LISTED}
-        cursor = self._collection.find(where, {"_id": 0})
-        found = {document["conversation_id"]: document async for document in cursor}
-        return [found[conversation_id] for conversation_id in wanted if conversation_id in found]
+        found = await self.find_any(owner_user_id, wanted)
+        return [found[item] for item in wanted if item in found and is_listed(found[item])]
 
-    async def find_unborn(self, owner_user_id: str, conversation_ids: Iterable[str]) -> set[str]:
-        """Those of the ids that are the owner's conversations although there is no record yet: persist is a moment behind."""
-        owned = await self.get_owned(owner_user_id, conversation_ids)
-        where = {"owner_user_id": owner_user_id, "conversation_id": {"$in": list(owned)}}
-        cursor = self._collection.find(where, {"_id": 0, "conversation_id": 1})
-        return owned - {document["conversation_id"] async for document in cursor}
+    async def find_any(self, owner_user_id: str, conversation_ids: Iterable[str]) -> dict[str, Document]:
+        """The records that exist by conversation id, also the deleted ones (``is_listed``)."""
+        where = {"owner_user_id": owner_user_id, "conversation_id": {"$in": list(conversation_ids)}}
+        return {row["conversation_id"]: row async for row in self._collection.find(where, {"_id": 0})}
 
     async def find_owners(self, conversation_id: str, owner_user_ids: list[str]) -> set[str]:
         """Those of the users who have a record."""

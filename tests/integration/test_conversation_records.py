@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 import redis
@@ -58,6 +58,21 @@ async def test_a_conversation_can_be_asked_for_before_persist_has_written_its_re
     assert {**early, "create_time": 0} == {**late, "create_time": 0}
     await listed.delete("b", {"si_a_b": 1})
     assert await find_records("b", ["si_a_b"]) == []
+
+
+async def test_a_record_written_while_its_conversation_is_asked_for_is_not_missed(
+    database: Database[Document], listed: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer([make_msg("a", "b")])
+    get_owned = Conversations.get_owned
+
+    async def persist_in_between(self: Conversations, user_id: str, conversation_ids: Iterable[str]) -> set[str]:
+        persist()
+        return await get_owned(self, user_id, conversation_ids)
+
+    monkeypatch.setattr(Conversations, "get_owned", persist_in_between)
+
+    assert [record["conversation_id"] for record in await find_records("b", ["si_a_b"])] == ["si_a_b"]
 
 
 def test_a_chat_with_oneself_has_one_record(database: Database[Document]) -> None:
