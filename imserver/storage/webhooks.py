@@ -116,6 +116,7 @@ class HookCache:
         self._lock = threading.Lock()
         self._hooks: Hooks | None = None
         self._loading: Future[None] | None = None
+        self._load_began_at = float("-inf")
         #: When the last load ended, well or not.
         self._loaded_at = float("-inf")
         #: The last load failed or was not waited for to the end: go by what is known until one succeeds.
@@ -135,7 +136,8 @@ class HookCache:
         if hooks is not None:
             return hooks
         if not self._is_slow:
-            self._note(bool(wait_for([self._start_load()], PATIENCE_SECONDS).done))
+            load = self._start_load()
+            self._note(bool(wait_for([load], self._patience(PATIENCE_SECONDS)).done))
         return self._known()
 
     async def get_soon(self) -> Hooks:
@@ -145,9 +147,14 @@ class HookCache:
             return hooks
         if not self._is_slow:
             patience = FIRST_PATIENCE_SECONDS if self._hooks is None else PATIENCE_SECONDS
-            done, _ = await asyncio.wait([asyncio.wrap_future(self._start_load())], timeout=patience)
+            load = asyncio.wrap_future(self._start_load())
+            done, _ = await asyncio.wait([load], timeout=self._patience(patience))
             self._note(bool(done))
         return self._known()
+
+    def _patience(self, seconds: float) -> float:
+        """What is left of it for the load under way: in a busy process it began a second ago, and nobody waits again."""
+        return max(0.0, self._load_began_at + seconds - time.monotonic())
 
     def _known(self) -> Hooks:
         if self._hooks is None:
@@ -167,6 +174,7 @@ class HookCache:
                     loading.set_result(None)
                     return loading
                 loading = self._loading = Future()
+                self._load_began_at = time.monotonic()
                 threading.Thread(target=self._load, args=(loading,), name="webhook-settings", daemon=True).start()
             return loading
 
