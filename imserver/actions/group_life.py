@@ -8,6 +8,7 @@ import secrets
 from imserver.actions import group_membership
 from imserver.actions.group_notices import MOST_MEMBERS_IN_TIPS, announce, describe_operator
 from imserver.actions.groups import (
+    MOST_PER_REQUEST,
     Operator,
     check_role,
     check_texts,
@@ -22,11 +23,12 @@ from imserver.constants import GROUP_TYPE, ContentType, GroupStatus, JoinSource,
 from imserver.errors import ArgsError, GroupDismissed, GroupIDExisted
 from imserver.protocol.gen.group_pb2 import CreateGroupReq
 from imserver.protocol.gen.sdkws_pb2 import GroupCreatedTips, GroupDismissedTips, GroupInfo
-from imserver.storage.clients import Document
+from imserver.storage.clients import Document, get_async_mongo
 from imserver.storage.groups import new_member
+from imserver.storage.users import Users
 
-#: No underscore: a group ``a_b`` would share its notifications, and who may pull them, with the single chat of a and b.
-GROUP_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+#: Underscores are for app admins: ``_check_group_id``.
+GROUP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: Made-up ids are ten digits, as in the original; a clash is tried again.
 _MADE_UP_IDS = 9_000_000_000
 _ATTEMPTS = 5
@@ -43,12 +45,37 @@ async def check_create(operator: Operator, request: CreateGroupReq) -> None:
         raise ArgsError("needVerification must be 0 to 2")
     if info.lookMemberInfo not in (0, 1) or info.applyMemberFriend not in (0, 1):
         raise ArgsError("lookMemberInfo and applyMemberFriend must be 0 or 1")
-    if info.groupID and not GROUP_ID.fullmatch(info.groupID):
-        raise ArgsError("groupID must be 1 to 64 letters, digits or hyphens")
+    if info.groupID:
+        await _check_group_id(operator, info.groupID)
     check_texts(_new_group(operator, request, info.groupID))
-    await check_users([request.ownerUserID, *request.adminUserIDs, *request.memberUserIDs])
+    if max(len(request.memberUserIDs), len(request.adminUserIDs)) > MOST_PER_REQUEST:
+        raise ArgsError(f"memberUserIDs and adminUserIDs must be at most {MOST_PER_REQUEST} each")
+    # OpenIM's clients give a full list of members, and the owner beside it.
+    users = [request.ownerUserID, *request.adminUserIDs, *request.memberUserIDs]
+    await check_users(users, most=2 * MOST_PER_REQUEST + 1)
     if info.groupID and await group_store().find_one(info.groupID) is not None:
         raise GroupIDExisted(f"group {info.groupID} exists already")
+
+
+async def _check_group_id(operator: Operator, group_id: str) -> None:
+    """Raises ArgsError.
+
+    A group ``a_b`` shares its notifications, and who may pull them, with the single chat of a and b. So it must not be named like
+    two users, and a user, who could guess the ids of users to come, must not give it an underscore at all.
+    """
+    if not GROUP_ID.fullmatch(group_id):
+        raise ArgsError("groupID must be 1 to 64 letters, digits, hyphens or underscores")
+    if "_" not in group_id:
+        return
+    if not operator.is_admin:
+        raise ArgsError("only an app admin may give a groupID with underscores")
+    splits = [(group_id[:at], group_id[at + 1 :]) for at, letter in enumerate(group_id) if letter == "_"]
+    # The id of a chat names its users in order.
+    pairs = [(first, second) for first, second in splits if first <= second]
+    known = set(await Users(get_async_mongo()).find_existing([user_id for pair in pairs for user_id in pair]))
+    for first, second in pairs:
+        if first in known and second in known:
+            raise ArgsError(f"groupID names the chat of users {first} and {second}")
 
 
 async def do_create(operator: Operator, request: CreateGroupReq) -> GroupInfo:

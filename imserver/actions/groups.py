@@ -141,10 +141,10 @@ async def check_role(operator: Operator, group_id: str, roles: Iterable[int]) ->
         raise NoPermission(f"this takes another role in group {group_id}")
 
 
-async def check_users(user_ids: list[str]) -> None:
+async def check_users(user_ids: list[str], *, most: int = MOST_PER_REQUEST) -> None:
     """A list of users that a request names. Raises ArgsError, UserIDNotFound."""
-    if len(user_ids) > MOST_PER_REQUEST:
-        raise ArgsError(f"more than {MOST_PER_REQUEST} users at once")
+    if len(user_ids) > most:
+        raise ArgsError(f"more than {most} users at once")
     if not all(user_ids) or len(set(user_ids)) != len(user_ids):
         raise ArgsError("a user id is empty or stands twice in the request")
     known = set(await Users(get_async_mongo()).find_existing(user_ids))

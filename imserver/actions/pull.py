@@ -39,11 +39,13 @@ PullResp = sdkws_pb2.PullMessageBySeqsResp
 
 @dataclass(frozen=True, slots=True)
 class SeqBounds:
-    """Seqs of a conversation that a user may pull. ``updated_ms``: time of the last allocation."""
+    """Seqs of a conversation that a user may pull. ``updated_ms``: time of the last allocation. ``last_seq``: where the
+    conversation ends for those who are still in it."""
 
     min_seq: int
     max_seq: int
     updated_ms: int = 0
+    last_seq: int = 0
 
 
 async def get_bounds(user_id: str, conversation_ids: list[str]) -> dict[str, SeqBounds]:
@@ -55,7 +57,7 @@ async def get_bounds(user_id: str, conversation_ids: list[str]) -> dict[str, Seq
     bounds = {}
     for conversation_id, (max_seq, updated_ms) in counters.items():
         limit = limits.get(conversation_id, Limits())
-        bounds[conversation_id] = SeqBounds(max(limit.min_seq, 1), limit.clamp_max(max_seq), updated_ms)
+        bounds[conversation_id] = SeqBounds(max(limit.min_seq, 1), limit.clamp_max(max_seq), updated_ms, max_seq)
     return bounds
 
 

@@ -37,8 +37,10 @@ async def check_read(user_id: str, conversation_id: str, seqs: Iterable[int]) ->
     bound = (await pull.get_bounds(user_id, [conversation_id])).get(conversation_id)
     if bound is None:
         raise RecordNotFound(f"conversation {conversation_id} has no messages")
-    if max(asked) > bound.max_seq:
-        raise ArgsError(f"the conversation ends at seq {bound.max_seq}")
+    # Who leaves a group still gets the line that says so, behind the cap. Clients mark it as read, and stop clearing the
+    # conversation when that is refused.
+    if max(asked) > bound.last_seq:
+        raise ArgsError(f"the conversation ends at seq {bound.last_seq}")
     return chat
 
 
