@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from imserver.actions.users import check_exists
+from imserver.actions.words import check_word
 from imserver.errors import ArgsError
 from imserver.protocol.gen import user_pb2
 from imserver.storage.client_configs import FOR_ALL, ClientConfigs
@@ -43,7 +44,8 @@ async def do_delete(user_id: str, keys: list[str]) -> None:
 async def get_page(
     request: user_pb2.pageUserClientConfigReq, skip: int, limit: int
 ) -> user_pb2.pageUserClientConfigResp:
-    """Of a user, when one is given; with keys that contain the given one."""
+    """Of a user, when one is given; with keys that contain the given one. Raises ArgsError."""
+    check_word("key", request.key)
     where: Document = {"user_id": request.userID} if request.userID else {}
     if request.key:
         where["key"] = {"$regex": re.escape(request.key)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from imserver.actions.groups import check_page
+from imserver.actions.words import check_word
 from imserver.clock import now_ms
 from imserver.constants import PLATFORM_NAME
 from imserver.errors import ArgsError, RecordNotFound
@@ -70,6 +71,7 @@ async def do_delete(log_ids: list[str]) -> None:
 async def search(request: SearchLogsReq) -> SearchLogsResp:
     """Times in ms; an end of 0 is now. Raises ArgsError."""
     skip, limit = check_page(request.pagination)
+    check_word("keyword", request.keyword)
     end_ms = request.endTime or now_ms()
     if request.startTime > end_ms:
         raise ArgsError("startTime is after endTime")

@@ -77,6 +77,8 @@ async def check_set(user_ids: list[str], request: ConversationReq) -> list[Chat]
     for name, is_valid in _RANGES.items():
         if request.HasField(name) and not is_valid(getattr(request, name).value):
             raise ArgsError(f"{name} has no such value: {getattr(request, name).value}")
+    for name in ("ex", "attachedInfo"):
+        _check_text(name, getattr(request, name).value)
     chats = []
     for user_id in dict.fromkeys(user_ids):
         chat = find_chat(user_id, request.conversationID)
@@ -86,6 +88,11 @@ async def check_set(user_ids: list[str], request: ConversationReq) -> list[Chat]
             await get_facts(chat.peer_id)
         chats.append(chat)
     return chats
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > MAX_EX_CHARS:
+        raise ArgsError(f"{name} is longer than {MAX_EX_CHARS} characters")
 
 
 async def _has_group(chat: Chat) -> bool:
@@ -107,8 +114,7 @@ async def do_set(chats: list[Chat], request: ConversationReq, operation_id: str)
 
 async def do_set_ex_of_all(user_id: str, ex: str, operation_id: str) -> None:
     """Set the extra of all conversations of a user. May run twice: the second time nothing changes."""
-    if len(ex) > MAX_EX_CHARS:
-        raise ArgsError(f"ex is longer than {MAX_EX_CHARS} characters")
+    _check_text("ex", ex)
     changed = await _store().set_all(user_id, {"ex": ex})
     for at in range(0, len(changed), MOST_PER_REQUEST):
         await tell_conversations_changed(user_id, changed[at : at + MOST_PER_REQUEST], operation_id)

@@ -34,6 +34,9 @@ from imserver.storage.clients import Document, get_async_mongo
 from imserver.storage.group_requests import GroupRequests, of_user, to_groups, unhandled_since
 from imserver.storage.users import Users
 
+#: Texts of requests: they travel in the notifications to owner, admins and applicant.
+MAX_CHARS = {"reqMessage": 1000, "reason": 1000, "handledMsg": 1000, "ex": 4000}
+
 #: ``receiverAs`` of 1505 and 1506.
 AS_APPLICANT, AS_MANAGER = 0, 1
 
@@ -71,6 +74,13 @@ async def to_requests(rows: list[Document]) -> list[GroupRequest]:
             )
         )
     return requests
+
+
+def check_texts(**texts: str) -> None:
+    """Raises ArgsError."""
+    for name, text in texts.items():
+        if len(text) > MAX_CHARS[name]:
+            raise ArgsError(f"{name} is longer than {MAX_CHARS[name]} characters")
 
 
 async def apply(

@@ -9,6 +9,7 @@ from imserver.actions.group_applications import apply
 from imserver.actions.group_notices import MOST_MEMBERS_IN_TIPS, announce, describe_operator
 from imserver.actions.groups import (
     MANAGERS,
+    MOST_PER_REQUEST,
     Operator,
     check_member,
     check_users,
@@ -190,6 +191,8 @@ async def check_kick(operator: Operator, group_id: str, user_ids: list[str]) -> 
     await get_group(group_id)
     if not user_ids or not all(user_ids) or len(set(user_ids)) != len(user_ids):
         raise ArgsError("kickedUserIDs is empty, or one is empty or stands twice")
+    if len(user_ids) > MOST_PER_REQUEST:
+        raise ArgsError(f"more than {MOST_PER_REQUEST} users at once")
     if operator.user_id in user_ids:
         raise ArgsError("nobody kicks themselves; quit instead")
     rows = await group_store().find_members(group_id, [*user_ids, operator.user_id])

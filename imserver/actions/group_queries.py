@@ -17,6 +17,7 @@ from imserver.actions.groups import (
     group_store,
     to_group_infos,
 )
+from imserver.actions.words import check_word
 from imserver.constants import RoleLevel
 from imserver.errors import ArgsError, NoPermission, RecordNotFound
 from imserver.protocol.gen import group_pb2
@@ -57,6 +58,7 @@ async def get_member_list(
     skip, limit = check_page(request.pagination)
     if request.filter not in ROLES_BY_FILTER:
         raise ArgsError("filter must be 0 to 5")
+    check_word("keyword", request.keyword)
     await get_group(request.groupID)
     await check_member(operator, request.groupID)
     roles, groups = ROLES_BY_FILTER[request.filter], group_store()
@@ -120,6 +122,7 @@ async def get_abstracts(group_ids: list[str]) -> list[group_pb2.GroupAbstractInf
 async def search_groups(request: group_pb2.GetGroupsReq) -> group_pb2.GetGroupsResp:
     """For app admins: the group of an id, else a page of those with a word in their name. Raises ArgsError."""
     skip, limit = check_page(request.pagination)
+    check_word("groupName", request.groupName)
     if request.groupID:
         found = await group_store().find([request.groupID])
         total, found = len(found), found[skip : skip + limit]

@@ -8,6 +8,7 @@ import secrets
 from imserver.actions.groups import MAX_CHARS
 from imserver.actions.user_infos import do_update
 from imserver.actions.users import MAX_NICKNAME_CHARS, USER_ID
+from imserver.actions.words import check_word
 from imserver.constants import AppManagerLevel
 from imserver.errors import ArgsError, RecordNotFound
 from imserver.protocol.gen import user_pb2
@@ -57,7 +58,8 @@ async def do_change(operator_id: str, user_id: str, changes: Document, operation
 
 
 async def search(keyword: str, skip: int, limit: int) -> user_pb2.searchNotificationAccountResp:
-    """Those whose id or name contains the keyword; without one all."""
+    """Those whose id or name contains the keyword; without one all. Raises ArgsError."""
+    check_word("keyword", keyword)
     where: Document = {"app_manger_level": {"$in": [int(level) for level in LEVELS]}}
     if keyword:
         contains = {"$regex": re.escape(keyword), "$options": "i"}

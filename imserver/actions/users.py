@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from imserver.actions.words import check_word
 from imserver.constants import AppManagerLevel
 from imserver.errors import ArgsError, RecordNotFound, RegisteredAlready
 from imserver.protocol.gen.sdkws_pb2 import UserInfo
@@ -12,6 +13,8 @@ from imserver.storage.users import Users, new_user
 
 USER_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
 MAX_NICKNAME_CHARS = 255
+#: As long as an update may make them.
+MAX_FACE_URL_CHARS, MAX_EX_CHARS = 1024, 4000
 MOST_USERS_PER_REQUEST = 1000
 
 
@@ -29,6 +32,8 @@ async def check_register(users: list[UserInfo]) -> None:
             raise ArgsError("userID must be 1 to 64 letters, digits or underscores")
         if not user.nickname or len(user.nickname) > MAX_NICKNAME_CHARS:
             raise ArgsError(f"nickname must be 1 to {MAX_NICKNAME_CHARS} characters")
+        if len(user.faceURL) > MAX_FACE_URL_CHARS or len(user.ex) > MAX_EX_CHARS:
+            raise ArgsError(f"faceURL is at most {MAX_FACE_URL_CHARS} characters, ex at most {MAX_EX_CHARS}")
     existing = await Users(get_async_mongo()).find_existing(ids)
     if existing:
         raise RegisteredAlready(f"registered already: {', '.join(existing[:10])}")
@@ -63,7 +68,9 @@ async def get_page_of_ids(skip: int, limit: int) -> tuple[int, list[str]]:
 
 
 async def get_page(user_id: str, nickname: str, skip: int, limit: int) -> tuple[int, list[UserInfo]]:
-    """(how many there are, those of the page): users without special rights whose id and name contain these texts."""
+    """(how many there are, those of the page): users without special rights whose id and name contain these texts. Raises ArgsError."""
+    check_word("userID", user_id)
+    check_word("nickName", nickname)
     where: Document = {"app_manger_level": {"$lt": int(AppManagerLevel.ADMIN)}}
     for column, text in (("user_id", user_id), ("nickname", nickname)):
         if text:

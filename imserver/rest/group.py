@@ -59,6 +59,7 @@ async def join_group(call: Call) -> Answer:
     request, operator = call.parse(group_pb2.JoinGroupReq), _operator(call)
     user_id = request.inviterUserID or operator.user_id
     call.check_self(user_id)
+    group_applications.check_texts(reqMessage=request.reqMessage, ex=request.ex)
     group = await group_members.check_join(user_id, request.groupID)
     await group_members.do_join(
         operator, group, user_id, join_source=request.joinSource, req_msg=request.reqMessage, ex=request.ex
@@ -70,6 +71,7 @@ async def join_group(call: Call) -> Answer:
 async def invite_user_to_group(call: Call) -> Answer:
     request, operator = call.parse(group_pb2.InviteUserToGroupReq), _operator(call)
     user_ids = list(request.invitedUserIDs)
+    group_applications.check_texts(reason=request.reason)
     group = await group_members.check_invite(operator, request.groupID, user_ids)
     await group_members.do_invite(operator, group, user_ids, reason=request.reason, send_message=_send_message(request))
     return None
@@ -258,6 +260,7 @@ async def get_groups(call: Call) -> Answer:
 @route(Who.ANY)
 async def group_application_response(call: Call) -> Answer:
     request, operator = call.parse(group_pb2.GroupApplicationResponseReq), _operator(call)
+    group_applications.check_texts(handledMsg=request.handledMsg)
     row = await group_applications.check_answer(operator, request.groupID, request.fromUserID, request.handleResult)
     await group_members.do_answer_application(operator, row, result=request.handleResult, handle_msg=request.handledMsg)
     return None

@@ -154,7 +154,8 @@ async def send_business_notification(call: Call) -> Answer:
     body = {key.lower(): value for key, value in call.body.items()}
     texts = {}
     for name in ("key", "data", "sendUserID", "recvUserID", "recvGroupID"):
-        texts[name] = body.get(name.lower()) or ""
+        value = body.get(name.lower())
+        texts[name] = "" if value is None else value
         if not isinstance(texts[name], str):
             raise ArgsError(f"{name} must be a text")
     level = body.get("reliabilityLevel".lower())

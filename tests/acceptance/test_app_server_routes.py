@@ -1,6 +1,7 @@
 """What app servers and operators ask of messages, and what users keep and set (protocol: rest.md 2 and 6).
 
-Headers and tokens of these routes are tried with all others in test_rest_envelope.py.
+Headers and tokens of these routes are tried with all others in test_rest_envelope.py, whose token the app server's take in
+test_rest_rights.py.
 """
 
 from __future__ import annotations
@@ -69,13 +70,6 @@ async def until(condition: Callable[[], Any]) -> Any:
 # -- who may
 
 
-ADMIN_ROUTES = (
-    *("msg/batch_send_msg", "msg/send_simple_msg?key=e30=", "msg/send_business_notification"),
-    *("msg/check_msg_is_send_success", "msg/search_msg", "msg/delete_msg_phsical_by_seq", "msg/delete_msg_physical"),
-    *("user/account_check", "user/get_all_users_uid", "user/get_users", "user/set_user_client_config"),
-    *("user/del_user_client_config", "user/page_user_client_config", "user/add_notification_account"),
-    *("user/update_notification_account", "user/search_notification_account"),
-)
 #: Route -> the field that names the user, and what else the request needs to be whole.
 SELF_ROUTES: dict[str, tuple[str, Json]] = {
     "conversation/get_sorted_conversation_list": ("userID", {"pagination": PAGE}),
@@ -93,19 +87,15 @@ SELF_ROUTES: dict[str, tuple[str, Json]] = {
 }
 
 
-async def test_an_ordinary_token_opens_nothing_of_the_app_servers(api: Api, pair: tuple[str, str]) -> None:
-    token = await api.token(pair[0], 5)
-
-    codes = {route: (await api.post(f"/{route}", {}, token=token))["errCode"] for route in ADMIN_ROUTES}
-
-    assert codes == dict.fromkeys(ADMIN_ROUTES, 1002)
-
-
 async def test_users_ask_in_their_own_name_only_and_an_admin_in_anybodys(api: Api, pair: tuple[str, str]) -> None:
     alice, bob = pair
     await api.call("/msg/send_msg", message(alice, recvID=bob))
-    row = {"ownerUserID": alice, "conversationIDs": [single_conversation_id(alice, bob)]}
-    await until(lambda: _conversations(api, row))
+
+    async def are_both() -> bool:
+        rows = [await api.call("/conversation/get_all_conversations", {"ownerUserID": owner}) for owner in pair]
+        return all(item["conversations"] for item in rows)
+
+    await until(are_both)
     token = await api.token(bob, 5)
     refused, own, admins = {}, {}, {}
     for route, (field, more) in SELF_ROUTES.items():

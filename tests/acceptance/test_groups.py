@@ -361,6 +361,29 @@ async def test_members_are_looked_at_by_members_page_by_page(people: GroupApi) -
     assert await people.code(stranger, "get_groups_info", groupIDs=[group_id, "none"]) == 0
 
 
+async def test_ones_groups_come_page_by_page_and_some_members_in_the_order_asked(people: GroupApi) -> None:
+    owner, member, stranger = await people.users(3)
+    ids = [await people.create(owner, member) for _ in range(3)]
+    await people.create(owner)
+
+    async def page(number: int) -> tuple[int, list[str]]:
+        body = {"fromUserID": member, "pagination": {"pageNumber": number, "showNumber": 2}}
+        data = await people.call(member, "get_joined_group_list", **body)
+        return data["total"], [info["groupID"] for info in data["groups"]]
+
+    full = await people.call(member, "get_full_join_group_ids", userID=member, idHash=0)
+    wanted = [member, stranger, "nobody_at_all", owner]
+    data = await people.call(member, "get_group_members_info", groupID=ids[0], userIDs=wanted)
+
+    assert set(full["groupIDs"]) == set(ids)
+    assert [await page(number) for number in (1, 2, 3)] == [
+        (3, full["groupIDs"][:2]),
+        (3, full["groupIDs"][2:]),
+        (3, []),
+    ]
+    assert [(item["userID"], item["roleLevel"]) for item in data["members"]] == [(member, 20), (owner, 100)]
+
+
 async def test_the_full_lists_of_ids_are_ordered_as_the_pages_and_hashed(people: GroupApi) -> None:
     owner, *members = await people.users(5)
     group_id = await people.create(owner, *members)

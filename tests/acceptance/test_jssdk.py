@@ -87,6 +87,10 @@ async def test_the_list_shows_last_messages_peers_groups_and_what_is_unread(
     envelope = await alice.post("get_conversations", asked.SerializeToString())
     found = jssdk_pb2.GetConversationsResp.FromString(base64.b64decode(envelope["data"]))
     assert [item.conversation.conversationID for item in found.conversations] == [with_bob, with_carol]
+    of_carol = JsUser(stack, carol_id, await api.token(carol_id, 5))
+    envelope = await of_carol.post("get_conversations", asked.SerializeToString())
+    found = jssdk_pb2.GetConversationsResp.FromString(base64.b64decode(envelope["data"]))
+    assert [item.conversation.conversationID for item in found.conversations] == [with_carol]
     data = await api.call("/jssdk/get_active_conversations", {"count": 5}, token=alice.token)
     assert [item["maxSeq"] for item in data["conversations"]] == [2, 1]
     assert data["unreadCount"] == 3
