@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from gateway import close
 from gateway.close import CloseReason
@@ -25,12 +25,19 @@ _PUSHES_SENT = metrics.FRAMES_SENT.labels("push")
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
 
+class WriteNow(Protocol):
+    """Of servers that have it: writes a frame at once, or says that it cannot."""
+
+    def __call__(self, frame: bytes, *, is_text: bool) -> bool: ...
+
+
 class Connection:
     """One socket. What is queued before it is accepted waits for ``start``.
 
-    Frames are written by one task at a time, in the order they were queued, so writes never interleave; the queue is
-    bounded in frames and bytes, and a reader that lets it fill up is cut off: it gets everything by pull when it comes
-    back. A server holds up the writer while the client does not read, and cuts off one that has stopped altogether.
+    Frames are written at once where the server can, and else by one task at a time, in the order they were queued, so
+    writes never interleave. The queue is bounded in frames and bytes, and a reader that lets it fill up is cut off: it
+    gets everything by pull when it comes back. A server holds up the writer while the client does not read, and cuts off
+    one that has stopped altogether.
     """
 
     __slots__ = (
@@ -44,6 +51,7 @@ class Connection:
         "_queued_bytes",
         "_send",
         "_unanswered",
+        "_write_now",
         "_writer",
         "codec",
         "id",
@@ -67,6 +75,7 @@ class Connection:
         is_compressed: bool,
         queue_frames: int,
         queue_bytes: int,
+        write_now: WriteNow | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.user_id = user_id
@@ -77,6 +86,7 @@ class Connection:
         self.is_background = False
         self.since_ms = now_ms()
         self._send = send
+        self._write_now = write_now
         self._most_frames = queue_frames
         self._most_bytes = queue_bytes
         self._queue: deque[dict[str, Any]] = deque()
@@ -204,7 +214,18 @@ class Connection:
         self._end_waiting()
 
     def _enqueue(self, frame: bytes) -> None:
-        if self.codec.is_text and not self.is_compressed:
+        is_text = self.codec.is_text and not self.is_compressed
+        # Usually nothing is in the way, and a task for each frame would cost more than the frame.
+        if (
+            self._write_now is not None
+            and self._writer is None
+            and self._is_accepted
+            and not self._queue
+            and not self._closing
+            and self._write_now(frame, is_text=is_text)
+        ):
+            return
+        if is_text:
             self._enqueue_event({"type": "websocket.send", "text": frame.decode()})
         else:
             self._enqueue_event({"type": "websocket.send", "bytes": frame})

@@ -25,6 +25,7 @@ from imserver import metrics
 from imserver.actions import presence
 from imserver.conf import get_config
 from imserver.errors import TooManyRequests
+from imserver.server_limits import WRITE_NOW_EXTENSION
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
             is_compressed=handshake.is_compressed,
             queue_frames=config.send_queue_frames,
             queue_bytes=config.send_queue_bytes,
+            write_now=(self.scope.get("extensions") or {}).get(WRITE_NOW_EXTENSION),
         )
         node.connections.add(connection)
         self.connection = connection

@@ -1,4 +1,4 @@
-"""Times and sizes that both servers keep to."""
+"""Times and sizes that both servers keep to, and what they offer an application beyond ASGI."""
 
 from __future__ import annotations
 
@@ -13,3 +13,5 @@ CLOSE_SECONDS = 10
 MAX_HEADER_BYTES = 16_384
 #: What is left when the gateway has drained gets this long for its last bytes.
 LAST_BYTES_SECONDS = 3
+#: ASGI extension of a WebSocket's scope: a function that writes a frame without waiting (gateway/connections.py WriteNow).
+WRITE_NOW_EXTENSION = "imserver.write_now"

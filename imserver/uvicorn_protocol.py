@@ -5,26 +5,42 @@ on what one read may put into memory; and one look at all connections a second i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+
+if TYPE_CHECKING:
+    from websockets.http11 import Request
 
 from imserver.conf import get_config
 from imserver.constants import SLOW_READER_CODE
-from imserver.server_limits import CHECK_SECONDS, CLOSE_SECONDS, PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS
+from imserver.server_limits import (
+    CHECK_SECONDS,
+    CLOSE_SECONDS,
+    PING_INTERVAL_SECONDS,
+    PING_TIMEOUT_SECONDS,
+    WRITE_NOW_EXTENSION,
+)
 
 logger = logging.getLogger(__name__)
 
 Hook = Callable[[], Awaitable[None]]
 
+#: How old the date may be that answers over HTTP carry.
+DATE_SECONDS = 1.0
 #: A read may bring 256 KiB of tiny frames, each of which costs a hundred times its size; they are taken apart in portions.
 PARSE_BYTES = 16_384
+#: Messages of one client that wait to be handled, then nothing more is read. Stopping for each one, as uvicorn does, costs
+#: two system calls a message.
+MOST_UNHANDLED = 8
 #: Connections that are looked at without letting anybody else run.
 CHECKED_AT_ONCE = 1000
 
@@ -102,6 +118,19 @@ class WebSocketProtocol(_Closing, WebSocketsSansIOProtocol):
             self._parse()
         return event
 
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.handshake_initiated and not self.close_sent:
+            cast("dict[str, Any]", self.scope["extensions"])[WRITE_NOW_EXTENSION] = self.write_now
+
+    def send_receive_event_to_app(self) -> None:
+        is_paused, self.read_paused = self.read_paused, True
+        super().send_receive_event_to_app()
+        self.read_paused = is_paused
+        if not is_paused and self.queue.qsize() >= MOST_UNHANDLED:
+            self.read_paused = True
+            self.transport.pause_reading()
+
     def handle_ping(self) -> None:
         if self.writable.is_set():
             super().handle_ping()
@@ -110,6 +139,26 @@ class WebSocketProtocol(_Closing, WebSocketsSansIOProtocol):
             self._unsent_pong = b"".join(self.conn.data_to_send())
 
     # -- writing
+
+    def write_now(self, frame: bytes, *, is_text: bool) -> bool:
+        """What ``send`` does with a frame, without a task to wait in; false when it would have to wait, or fails."""
+        if (
+            not self.writable.is_set()
+            or not self.handshake_complete
+            or self.close_sent
+            or self.disconnected
+            or self.initial_response is not None
+        ):
+            return False
+        try:
+            if is_text:
+                self.conn.send_text(frame)
+            else:
+                self.conn.send_binary(frame)
+        except InvalidState:
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -159,6 +208,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._on_stop = on_stop
         self._stopping: asyncio.Task[None] | None = None
+        self._exit_asked = asyncio.Event()
         self._checking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -176,6 +226,12 @@ class Server(uvicorn.Server):
                 if number % CHECKED_AT_ONCE == 0:
                     await asyncio.sleep(0)
 
+    async def main_loop(self) -> None:
+        """Ten looks a second at whether to end would be a third of what an idle gateway costs."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._exit_asked.wait(), DATE_SECONDS)
+
     async def shutdown(self, sockets: Any = None) -> None:
         await super().shutdown(sockets)
         if self._checking is not None:
@@ -183,9 +239,14 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._on_stop is None or self._stopping is not None or not self.started:
-            super().handle_exit(sig, frame)
+            self._exit(sig, frame)
         else:
             self._loop.call_soon_threadsafe(self._stop_soon, self._on_stop, sig, frame)
+
+    def _exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.started:
+            self._loop.call_soon_threadsafe(self._exit_asked.set)
 
     def _stop_soon(self, hook: Hook, sig: int, frame: FrameType | None) -> None:
         async def stop() -> None:
@@ -195,6 +256,6 @@ class Server(uvicorn.Server):
             try:
                 await hook()
             finally:
-                uvicorn.Server.handle_exit(self, sig, frame)
+                self._exit(sig, frame)
 
         self._stopping = self._stopping or self._loop.create_task(stop())
