@@ -86,7 +86,7 @@ STATIC_URL = "/static/"
 # Publish/subscribe: an online push is a hint, so the at-most-once layer with one Redis call a message is the right one.
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "BACKEND": "imserver.channel_layer.WaitingPubSubChannelLayer",
         "CONFIG": {
             "hosts": [
                 # Without it the first publish after a restart of Redis fails on the connection that broke.
