@@ -169,12 +169,16 @@ class Stack:
         """None while the process runs."""
         return self._processes[name].poll()
 
+    def cores_of(self, _name: str) -> frozenset[int]:
+        """As of ``launcher``: tests run side by side, and none has a core for itself."""
+        return frozenset()
+
     def _spawn(self, name: str, command: list[str], **settings: str) -> None:
         if name not in self._logs:
             self._logs[name] = (self.folder / f"{name}.log").open("ab")
         log = self._logs[name]
         self._processes[name] = subprocess.Popen(
-            launcher(command),
+            launcher(command, self.cores_of(name)),
             cwd=BASE_DIR,
             env={**self.environ, **settings},
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Runs a command that dies with its parent: ``python launch.py PARENT_PID COMMAND...``.
+"""Runs a command that dies with its parent: ``python launch.py PARENT_PID CORES COMMAND...``.
 
 Linux kills a process that asked for it (PR_SET_PDEATHSIG) when the thread that forked it ends, even by SIGKILL, so
 neither tests nor ``up`` leak servers. The request must be made in the child. A program that is executed in between does
@@ -13,18 +13,27 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+ALL_CORES = "all"
 COMMAND_NOT_RUN = 127  # as shells say it
 
 
-def launcher(command: Sequence[str]) -> list[str]:
-    """``command`` as a child that does not outlive this process. stderr joins stdout, so lines keep their order."""
+def launcher(command: Sequence[str], cores: Iterable[int] = ()) -> list[str]:
+    """``command`` as a child that does not outlive this process. stderr joins stdout, so lines keep their order.
+
+    Args:
+        cores: processor cores that it may run on; none: all that this process may.
+    """
     # -I -S: nothing of the environment or of site-packages is needed, and it halves the time.
-    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *command]
+    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), _as_text(cores), *command]
+
+
+def _as_text(cores: Iterable[int]) -> str:
+    return ",".join(map(str, sorted(cores))) or ALL_CORES
 
 
 def adopt_orphans() -> None:
@@ -44,8 +53,10 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    parent_pid, *command = arguments
+    parent_pid, cores, *command = arguments
     die_with_parent(int(parent_pid))
+    if cores != ALL_CORES:
+        os.sched_setaffinity(0, set(map(int, cores.split(","))))
     os.dup2(1, 2)
     try:
         os.execvp(command[0], command)  # noqa: S606 - no shell is the point

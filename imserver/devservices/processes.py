@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imserver.conf import Config
 from imserver.devservices import health
+from imserver.devservices.cores import home_cores
 from imserver.devservices.health import Check
 from imserver.devservices.supervisor import ProcessSpec
 
@@ -37,7 +38,12 @@ def product_processes(config: Config, data: Path) -> list[ProcessSpec]:
     celery = [*python, "celery", "--quiet", "-A", "tasks"]
     level = config.log_level.lower()
     return [
-        ProcessSpec(GATEWAY, [*python, "gateway"], config.drain_seconds + GATEWAY_EXTRA_SECONDS),
+        ProcessSpec(
+            GATEWAY,
+            [*python, "gateway"],
+            config.drain_seconds + GATEWAY_EXTRA_SECONDS,
+            cores=home_cores(config, GATEWAY),
+        ),
         ProcessSpec(WEB, [*python, "imserver"], WEB_SECONDS),
         *(_worker(celery, name, config) for name in worker_names(config)),
         ProcessSpec(
@@ -58,7 +64,8 @@ def _worker(celery: list[str], name: str, config: Config) -> ProcessSpec:
     # Gossip and mingle only tell workers about each other; -E is what Flower shows.
     command += ["--hostname", f"{name}@%h", "--without-gossip", "--without-mingle", "-E"]
     command += ["--loglevel", config.log_level.lower()]
-    return ProcessSpec(name, command, config.drain_slice_ms / 1000 + WORKER_EXTRA_SECONDS)
+    graceful_seconds = config.drain_slice_ms / 1000 + WORKER_EXTRA_SECONDS
+    return ProcessSpec(name, command, graceful_seconds, cores=home_cores(config, name))
 
 
 def health_checks(config: Config) -> dict[str, Check]:

@@ -66,8 +66,11 @@ def describe_failure(kind: Kind, folder: Path, returncode: int | None, lines: li
 class EmbeddedServer:
     """One server on a fixed port and folder; may be stopped, killed and started again as often as one likes."""
 
-    def __init__(self, kind: Kind, folder: Path, port: int, host: str = HOST) -> None:
+    def __init__(
+        self, kind: Kind, folder: Path, port: int, host: str = HOST, *, cores: frozenset[int] = frozenset()
+    ) -> None:
         self.kind = kind
+        self.cores = cores
         self.folder = folder
         self.host = host
         self.port = port
@@ -83,7 +86,7 @@ class EmbeddedServer:
         if self.process is not None and self.process.poll() is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = launcher(self.kind.command(self.folder, self.host, self.port))
+        command = launcher(self.kind.command(self.folder, self.host, self.port), self.cores)
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C in a test run must not take the servers away before the tests clean up.
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
@@ -131,11 +134,11 @@ class EmbeddedServer:
 class EmbeddedServers:
     """Both servers, in ``folder`` or in one that is removed at the end. Ports stay the same until ``stop()``."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, redis_cores: frozenset[int] = frozenset()) -> None:
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="imserver-")
         self.folder = DataFolder(folder or Path(self._temporary.name if self._temporary else ""))
         redis_port, mongo_port = find_free_ports(2)
-        self.redis = EmbeddedServer(VALKEY, self.folder.path / VALKEY.name, redis_port)
+        self.redis = EmbeddedServer(VALKEY, self.folder.path / VALKEY.name, redis_port, cores=redis_cores)
         self.mongo = EmbeddedServer(MONGOD, self.folder.path / MONGOD.name, mongo_port)
 
     @property

@@ -21,6 +21,7 @@ from typing import Any
 
 from imserver.conf import BASE_DIR, TRUE_WORDS, Config
 from imserver.devservices import mongod, processes, summary, valkey
+from imserver.devservices.cores import home_cores
 from imserver.devservices.errors import NotHealthy, PortTaken
 from imserver.devservices.external import EXTERNAL_CHECKS
 from imserver.devservices.folder import DataFolder
@@ -163,7 +164,8 @@ class Stack:
             changed: dict[str, Any] = {kind.setting.lower(): url}
             self._config = dataclasses.replace(self._config, **changed)
             command = kind.command(folder, HOST, port)
-            await supervisor.start(ProcessSpec(kind.name, command, STORE_STOP_SECONDS, kind.render), self._env)
+            cores = home_cores(self._config, kind.name)
+            await supervisor.start(ProcessSpec(kind.name, command, STORE_STOP_SECONDS, kind.render, cores), self._env)
         for kind in (VALKEY, MONGOD):
             if kind in embedded:
                 await self._wait_for_store(supervisor, kind, ports[kind.name])

@@ -31,12 +31,13 @@ SWEEP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process to keep. ``graceful_seconds`` pass between SIGTERM and SIGKILL."""
+    """One process to keep. ``graceful_seconds`` pass between SIGTERM and SIGKILL; ``cores`` as of ``launcher``."""
 
     name: str
     command: list[str]
     graceful_seconds: float
     render: Render = field(default=as_is)
+    cores: frozenset[int] = frozenset()
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # circus has no types
@@ -116,7 +117,7 @@ class Supervisor:
 
     async def start(self, spec: ProcessSpec, env: Mapping[str, str]) -> None:
         """Starts one process; it is watched from now on. May be cancelled: ``stop`` knows of it all the same."""
-        program, *arguments = launcher(spec.command)
+        program, *arguments = launcher(spec.command, spec.cores)
         stream = LogStream(spec.name, self._console, spec.render)
         watcher = Watcher(
             spec.name,

@@ -15,6 +15,7 @@ import orjson
 import psutil
 
 from imserver.conf import BASE_DIR, Config
+from imserver.devservices.cores import home_cores
 from imserver.devservices.launch import launcher
 from imserver.devservices.processes import product_processes, worker_names
 from imserver.devservices.servers import EmbeddedServers
@@ -72,6 +73,9 @@ class Product(Stack):
         command = list(commands[worker_names(self._config)[number]])
         command[command.index("-A") + 1] = self.celery_app
         self._spawn(f"worker{number}", command)
+
+    def cores_of(self, name: str) -> frozenset[int]:
+        return home_cores(self._config, name, gateways=self.gateways)
 
     def save_logs(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from imserver.conf import BASE_DIR, Config
+from imserver.devservices.cores import home_cores
 from imserver.devservices.servers import EmbeddedServers
 from tests.benchmarks import plots, table
 from tests.benchmarks import report as reports
@@ -84,7 +85,9 @@ class Bench:
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=scratch)))
             cleanup.enter_context(_orderly_interrupt())
             bar.begin("starting the stores")
-            servers = cleanup.enter_context(EmbeddedServers(folder / "stores"))
+            servers = cleanup.enter_context(
+                EmbeddedServers(folder / "stores", redis_cores=home_cores(self._config, "valkey"))
+            )
             stacks = Stacks(servers, folder, self._config, bar)
             cleanup.callback(stacks.stop)
             try:
