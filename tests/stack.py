@@ -165,6 +165,18 @@ class Stack:
     def resume(self, name: str) -> None:
         self._processes[name].send_signal(signal.SIGCONT)
 
+    def mend(self) -> None:
+        """One gateway and one worker again, whatever was killed or started besides."""
+        extra = [name for name in self._processes if name.startswith("worker") and name != "worker0"]
+        for name in extra:
+            self._end(name, signal.SIGKILL)
+        for name, start in ((self.gateway_name, self.start_gateway), ("worker0", self.start_worker)):
+            process = self._processes.get(name)
+            if process is None or process.poll() is not None:
+                start()
+        self.wait_gateway()
+        self.wait_healthy()
+
     def returncode(self, name: str) -> int | None:
         """None while the process runs."""
         return self._processes[name].poll()

@@ -173,10 +173,16 @@ async def test_servers_that_are_not_reachable_are_named_and_requests_are_refused
     assert needs_mongodb.json()["errCode"] == 90002
 
 
-def test_a_worker_and_a_gateway_that_died_are_missed_and_welcomed_back(own_stack: Stack) -> None:
-    url = own_stack.web_url
-    own_stack.kill_worker()
-    own_stack.kill_gateway()
+@pytest.fixture
+def mended_stack(stack: Stack) -> Iterator[Stack]:
+    yield stack
+    stack.mend()
+
+
+def test_a_worker_and_a_gateway_that_died_are_missed_and_welcomed_back(mended_stack: Stack) -> None:
+    url = mended_stack.web_url
+    mended_stack.kill_worker()
+    mended_stack.kill_gateway()
 
     def missed() -> bool:
         code, _, checks = health(url)
@@ -187,9 +193,9 @@ def test_a_worker_and_a_gateway_that_died_are_missed_and_welcomed_back(own_stack
     _, _, checks = health(url)
     assert {checks[name]["status"] for name in ("redis", "mongodb")} == {"ok"}
 
-    own_stack.start_worker(1)
-    own_stack.start_gateway()
-    own_stack.wait_healthy()
+    mended_stack.start_worker(1)
+    mended_stack.start_gateway()
+    mended_stack.wait_healthy()
     _, _, checks = health(url)
     assert checks["queue push.07"]["detail"].startswith("served by worker1@")
 

@@ -9,7 +9,6 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -31,11 +30,19 @@ PAUSE_SECONDS = 1.5
 PAUSE_MS = 20_000
 
 
-@pytest.fixture
-def quick_stack(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Stack]:
-    """As ``own_stack``; a drainer that dies is missed after a second."""
-    with Stack(servers, tmp_path / "stack", LEASE_MS="1000") as running:
+@pytest.fixture(scope="module")
+def module_stack(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(servers, tmp_path_factory.mktemp("killed"), LEASE_MS="1000") as running:
         yield running
+
+
+@pytest.fixture
+def own_stack(module_stack: Stack) -> Iterator[Stack]:
+    """Nobody else's; a drainer that dies is missed after a second. Whole again when the next test gets it."""
+    yield module_stack
+    for store in (module_stack.servers.redis, module_stack.servers.mongo):
+        store.start()
+    module_stack.mend()
 
 
 class Pair:
@@ -180,31 +187,31 @@ async def until_ready(server: EmbeddedServer) -> None:
 
 
 async def test_killing_the_worker_again_and_again_loses_doubles_and_reorders_nothing(
-    quick_stack: Stack, names: Iterator[str]
+    own_stack: Stack, names: Iterator[str]
 ) -> None:
     kills = 0
-    async with chatting(quick_stack, names, 10) as pairs:
+    async with chatting(own_stack, names, 10) as pairs:
         talking = asyncio.create_task(talk(pairs, 100, lambda: said_in(pairs) >= 1000 and kills >= 8))
 
         while not talking.done():
             # Each life of the worker lasts until it has done some work, and ends in the middle of it.
             await until_more_arrived(pairs, random.randint(1, 60), talking)
-            quick_stack.kill_worker()
-            quick_stack.start_worker()
+            own_stack.kill_worker()
+            own_stack.start_worker()
             kills += 1
         await talking
 
         assert said_in(pairs) >= 1000
-        await check_everything(quick_stack, pairs)
+        await check_everything(own_stack, pairs)
 
 
-async def test_a_worker_killed_while_it_reserves_seqs_leaves_no_hole(quick_stack: Stack, names: Iterator[str]) -> None:
-    mongod = quick_stack.servers.mongo.process
+async def test_a_worker_killed_while_it_reserves_seqs_leaves_no_hole(own_stack: Stack, names: Iterator[str]) -> None:
+    mongod = own_stack.servers.mongo.process
     assert mongod is not None
-    async with chatting(quick_stack, names, 1) as pairs:
+    async with chatting(own_stack, names, 1) as pairs:
         (pair,) = pairs
-        (key,) = quick_stack.redis.scan_iter(match=f"{quick_stack.prefix}MALLOC_SEQ:*:{pair.conversation_id}")
-        seqs = quick_stack.database["seq"]
+        (key,) = own_stack.redis.scan_iter(match=f"{own_stack.prefix}MALLOC_SEQ:*:{pair.conversation_id}")
+        seqs = own_stack.database["seq"]
         wanted = {"conversation_id": pair.conversation_id}
         reserved = seqs.find_one(wanted, {"max_seq": 1})
         assert reserved is not None
@@ -213,24 +220,24 @@ async def test_a_worker_killed_while_it_reserves_seqs_leaves_no_hole(quick_stack
         mongod.send_signal(signal.SIGSTOP)
         try:
             pair.say(40)
-            await until(lambda: quick_stack.redis.hexists(key, "LOCK"), "a reservation")
-            quick_stack.redis.client_pause(PAUSE_MS, all=False)
+            await until(lambda: own_stack.redis.hexists(key, "LOCK"), "a reservation")
+            own_stack.redis.client_pause(PAUSE_MS, all=False)
         finally:
             mongod.send_signal(signal.SIGCONT)
         try:
             await until(lambda: seqs.find_one(wanted, {"max_seq": 1}) != reserved, "the reservation in MongoDB")
-            quick_stack.kill_worker()
+            own_stack.kill_worker()
             # What it had sent dies with its host, too.
-            for client in quick_stack.redis.client_list():
+            for client in own_stack.redis.client_list():
                 if client["cmd"] == "evalsha" and "b" in client["flags"]:
-                    quick_stack.redis.client_kill_filter(_id=client["id"])
+                    own_stack.redis.client_kill_filter(_id=client["id"])
         finally:
-            quick_stack.redis.client_unpause()
-        quick_stack.start_worker()
+            own_stack.redis.client_unpause()
+        own_stack.start_worker()
         # Until seqs are reserved again: who died holds the lock for some time.
-        await talk(pairs, 10, lambda: not quick_stack.redis.hexists(key, "LOCK"))
+        await talk(pairs, 10, lambda: not own_stack.redis.hexists(key, "LOCK"))
 
-        await check_everything(quick_stack, pairs)
+        await check_everything(own_stack, pairs)
 
 
 async def test_killing_the_gateway_again_and_again_loses_doubles_and_reorders_nothing(
@@ -253,25 +260,25 @@ async def test_killing_the_gateway_again_and_again_loses_doubles_and_reorders_no
 
 
 async def test_a_worker_that_wakes_up_after_its_lease_expired_changes_nothing(
-    quick_stack: Stack, names: Iterator[str]
+    own_stack: Stack, names: Iterator[str]
 ) -> None:
-    quick_stack.start_worker(1)
-    async with chatting(quick_stack, names, 4) as pairs:
+    own_stack.start_worker(1)
+    async with chatting(own_stack, names, 4) as pairs:
         rounds = 0
         talking = asyncio.create_task(talk(pairs, 100, lambda: rounds >= 6))
 
         for number in range(6):
             paused = f"worker{number % 2}"
-            quick_stack.pause(paused)
+            own_stack.pause(paused)
             try:
                 # Every shard goes on: the other worker took over.
                 await asyncio.gather(*(until_more_arrived([pair], 20, talking) for pair in pairs))
             finally:
-                quick_stack.resume(paused)
+                own_stack.resume(paused)
             rounds += 1
         await talking
 
-        await check_everything(quick_stack, pairs)
+        await check_everything(own_stack, pairs)
 
 
 async def test_everybody_comes_back_by_themselves_after_redis_was_killed(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from imserver.devservices.servers import EmbeddedServers
 from imserver.protocol.conversations import single_conversation_id
 from imserver.storage.friends import new_black, new_friend
 from tests.acceptance.test_admin_pages import PASSWORD, Site, manage, rows
@@ -171,17 +169,16 @@ async def test_who_wants_no_offline_push_gets_the_message_without(
 
 
 @pytest.fixture
-async def strict_api(servers: EmbeddedServers, tmp_path: Path) -> AsyncIterator[tuple[Stack, Api]]:
-    """A product that asks for friendship."""
-    with Stack(servers, tmp_path / "stack", FRIEND_CHECK="1") as stack:
-        async with Api(stack.web_url) as api:
-            yield stack, api
+def strict_stack(stack: Stack) -> Iterator[Stack]:
+    """A gateway that asks for friendship."""
+    with stack.with_gateway("strict", FRIEND_CHECK="1") as strict:
+        yield strict
 
 
 async def test_where_only_friends_write_the_receivers_list_decides(
-    strict_api: tuple[Stack, Api], names: Iterator[str]
+    strict_stack: Stack, api: Api, names: Iterator[str]
 ) -> None:
-    stack, api = strict_api
+    stack = strict_stack
     sender, receiver = next(names), next(names)
     await api.register(sender, receiver)
     async with Client(stack.gateway_url, sender, await api.token(sender)) as client:

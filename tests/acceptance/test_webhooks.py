@@ -210,33 +210,32 @@ async def test_after_hooks_are_called_in_order_with_seqs_and_after_the_store_has
 
 
 async def test_after_hooks_survive_a_dead_app_server_and_a_killed_worker(
-    own_stack: Stack, names: Iterator[str]
+    stack: Stack, api: Api, connect: Connect, names: Iterator[str], app: AppServer, switch_on: SwitchOn
 ) -> None:
-    app = AppServer()
     alice, bob, carol, dave = next(names), next(names), next(names), next(names)
-    set_hook(own_stack, AFTER_SINGLE, app.url)
-    async with Api(own_stack.web_url) as api:
-        await api.register(alice, bob, carol, dave)
-        async with Client(own_stack.gateway_url, alice, await api.token(alice)) as sender:
-            async with asyncio.timeout(30):
-                # Until the worker has read the settings anew.
-                while not own_stack.redis.keys(f"{own_stack.prefix}WEBHOOK_WAIT:*"):
-                    await sender.send_text(dave, "probe")
-                    await asyncio.sleep(0.05)
-            for number in range(10):
-                await sender.send_text(bob, f"b{number}")
-                await sender.send_text(carol, f"c{number}")
-            own_stack.kill_worker()
-            for number in range(10, 15):
-                await sender.send_text(bob, f"b{number}")
-                await sender.send_text(carol, f"c{number}")
-            with app:
-                own_stack.start_worker()
-                app.until(lambda: len(set(app.texts()) - {"probe"}) == 30, "all of them", 60)
+    await api.register(alice, bob, carol, dave)
+    sender = await connect(alice)
+    app.stop()
+    switch_on(AFTER_SINGLE)
+    async with asyncio.timeout(30):
+        # Until the worker has read the settings anew.
+        while not stack.redis.keys(f"{stack.prefix}WEBHOOK_WAIT:*"):
+            await sender.send_text(dave, "probe")
+            await asyncio.sleep(0.05)
+    for number in range(10):
+        await sender.send_text(bob, f"b{number}")
+        await sender.send_text(carol, f"c{number}")
+    stack.kill_worker()
+    for number in range(10, 15):
+        await sender.send_text(bob, f"b{number}")
+        await sender.send_text(carol, f"c{number}")
+    app.start()
+    stack.start_worker()
+    app.until(lambda: len(set(app.texts()) - {"probe"}) == 30, "all of them", 60)
 
-                for receiver, letter in ((bob, "b"), (carol, "c")):
-                    heard = [call.text for call in app.calls if call.body["recvID"] == receiver]
-                    assert list(dict.fromkeys(heard)) == [f"{letter}{number}" for number in range(15)]
+    for receiver, letter in ((bob, "b"), (carol, "c")):
+        heard = [call.text for call in app.calls if call.body["recvID"] == receiver]
+        assert list(dict.fromkeys(heard)) == [f"{letter}{number}" for number in range(15)]
 
 
 async def test_a_hook_that_fails_for_one_chat_is_in_time_for_another(
