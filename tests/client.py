@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from collections import defaultdict
@@ -136,6 +137,7 @@ class Client:
         self.frames: list[Response] = []
         self.texts: list[str] = []
         self.kicked = False
+        self._is_over = False
         self._answers: dict[str, asyncio.Future[Response]] = {}
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
@@ -144,6 +146,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         await self.connect()
+        await self.until_registered()
         return self
 
     async def __aexit__(
@@ -156,6 +159,17 @@ class Client:
         if self.wants_result:
             self.handshake = orjson.loads(await self._socket.recv())
         self._reader = asyncio.create_task(self._read(self._socket))
+
+    async def until_registered(self) -> None:
+        """A socket is accepted a moment before pushes find it. SDKs sync first; what they ask waits for that moment, as
+        does this ping. Who is refused or kicked at once is not waited for."""
+        ping = {"type": "ping", "body": f"registered {secrets.token_hex(4)}"}
+        pong = orjson.dumps({**ping, "type": "pong"}).decode()
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await self.socket.send(orjson.dumps(ping).decode())
+        await self.until(lambda: pong in self.texts or self._is_over)
+        if pong in self.texts:
+            self.texts.remove(pong)
 
     async def close(self) -> None:
         if self._socket is not None:
@@ -195,6 +209,7 @@ class Client:
                     future.set_exception(ConnectionError("connection closed"))
                     future.exception()  # a test that does not wait for the answer does not care
             self._answers.clear()
+            self._is_over = True
             self._changed.set()
 
     def _handle(self, frame: bytes) -> None:

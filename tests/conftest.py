@@ -29,6 +29,7 @@ from imserver import conf
 from imserver.storage import clients
 from imserver.storage.clients import Document
 from imserver.storage.indexes import ensure_indexes
+from tasks.push import layer
 from tests.client import Api, Client, Connect
 from tests.node_probe import MakeNode, NodeProbe
 from tests.stack import Stack
@@ -41,6 +42,7 @@ def servers() -> Iterator[EmbeddedServers]:
     """The embedded Valkey and MongoDB. A test that stops one must start it again."""
     with SERVERS:
         yield SERVERS
+        layer.stop()
         if clients.get_mongo_client.cache_info().currsize:
             clients.get_mongo_client().close()
 
@@ -91,6 +93,7 @@ async def connect(stack: Stack, api: Api) -> AsyncIterator[Connect]:
         client = Client(stack.gateway_url, user_id, token, platform_id=platform_id, **options)
         clients.append(client)
         await client.connect()
+        await client.until_registered()
         return client
 
     yield connect

@@ -24,6 +24,14 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def stop() -> None:
+    """End the loop thread, if there is one: what it waits for is about to go."""
+    if _loop.cache_info().currsize:
+        loop = _loop()
+        _loop.cache_clear()
+        loop.call_soon_threadsafe(loop.stop)
+
+
 def run(coroutine: Coroutine[Any, Any, T], timeout_seconds: float = TIMEOUT_SECONDS) -> T:
     """Run a coroutine on the loop thread and wait for it. Raises what it raises, TimeoutError when it takes too long."""
     future = asyncio.run_coroutine_threadsafe(coroutine, _loop())

@@ -133,9 +133,11 @@ async def test_a_setting_is_kept_and_told_to_ones_own_devices_when_it_changes_so
     connect: Connect, users: list[User]
 ) -> None:
     alice, bob, _ = users
+    empty = await alice.changes({"version": 0, "versionID": ""})
     client = await say(connect, alice.user_id, bob.user_id)
+    # The record is counted a moment after it is there.
+    version = await alice.until_told(empty)
     (conversation_id,) = await alice.until_rows(1)
-    version = await alice.changes({"version": 0, "versionID": ""})
     other = await connect(bob.user_id)
 
     await alice.set(conversation_id, recvMsgOpt=2, isPinned=True, ex="mine", groupAtType=1)
