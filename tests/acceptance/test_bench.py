@@ -54,5 +54,5 @@ def test_every_workload_runs_and_every_message_arrives(tmp_path: Path) -> None:
     assert runs["w6"]["figures"]["of them without a receiver there"] == 0
     assert runs["w1c"]["figures"]["connections"] == 20
     assert {path.name for path in tmp_path.glob("*.png")} == {
-        f"figures-{name}.png" for name in ("latency", "throughput", "cpu", "history", "nodes")
+        f"figures-{name}.png" for name in ("latency", "throughput", "cpu", "history", "nodes-200")
     }

@@ -40,7 +40,8 @@ class Options:
     history: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     #: w6
     nodes: tuple[int, ...] = (1, 2, 5, 10, 20)
-    #: w1c, w6 and batching.
+    node_rates: tuple[float, ...] = (200.0, 3000.0)
+    #: w1c and batching.
     base_rate: float = 200.0
     #: chain: it numbers a message when its first task runs, so far fewer on their way saturate it.
     chain_window: int = 2
@@ -82,7 +83,9 @@ def cases_of(options: Options) -> Iterator[Case]:
         if name == "w1b":
             yield from (Case(workload, rate=rate) for rate in options.rates)
         elif name == "w6":
-            yield from (Case(workload, rate=options.base_rate, gateways=count) for count in options.nodes)
+            yield from (
+                Case(workload, rate=rate, gateways=count) for count in options.nodes for rate in options.node_rates
+            )
         elif workload.is_open_loop:
             yield Case(workload, rate=options.group_rate if workload.cast == "group" else options.base_rate)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,14 +31,17 @@ def draw(report: Report, stem: Path) -> list[Path]:
     groups = report.by_name()
     plain = {name: runs for name, runs in groups.items() if not runs[0].series}
     one_node = {name: runs for name, runs in plain.items() if runs[0].workload != "w6"}
-    nodes = {name: runs for name, runs in plain.items() if runs[0].workload == "w6"}
+    nodes: dict[float, Groups] = defaultdict(dict)
+    for name, runs in plain.items():
+        if runs[0].workload == "w6":
+            nodes[runs[0].rate][name] = runs
     histories = {name: runs for name, runs in groups.items() if runs[0].series}
     wanted: list[tuple[str, Callable[[Groups], Figure], Groups]] = [
         ("latency", draw_latency, {name: runs for name, runs in one_node.items() if runs[0].curve}),
         ("throughput", draw_throughput, {name: runs for name, runs in one_node.items() if any(runs[0].steps)}),
         ("cpu", draw_cpu, {name: runs for name, runs in plain.items() if runs[0].delivered}),
         ("history", draw_history, histories),
-        ("nodes", draw_nodes, nodes),
+        *((f"nodes-{rate:g}", draw_nodes, some) for rate, some in nodes.items()),
     ]
     written = []
     for name, drawing, some in wanted:

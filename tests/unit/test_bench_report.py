@@ -391,7 +391,7 @@ def test_pictures_are_drawn_of_what_there_are_figures_for(tmp_path: Path) -> Non
     drawn = plots.draw(dataclasses.replace(REPORT, runs=[plain, plain, *nodes, history]), tmp_path / "x")
 
     assert [path.name for path in drawn] == [
-        f"x-{name}.png" for name in ("latency", "throughput", "cpu", "history", "nodes")
+        f"x-{name}.png" for name in ("latency", "throughput", "cpu", "history", f"nodes-{plain.rate:g}")
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     assert plots.draw(dataclasses.replace(REPORT, runs=[history]), tmp_path / "y") == [tmp_path / "y-history.png"]
@@ -453,7 +453,7 @@ def test_each_case_of_a_call_has_a_name_of_its_own() -> None:
 
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
-    assert {"w1b 200/s", "w1b 1000/s", "w6 200/s 1 node", "w6 200/s 20 nodes", "w5", "batching 200/s"} <= set(names)
+    assert {"w1b 200/s", "w1b 1000/s", "w6 200/s 1 node", "w6 3000/s 20 nodes", "w5", "batching 200/s"} <= set(names)
     assert all(case.rate > 0 if case.workload.is_open_loop else case.window > 0 for case in cases)
 
 

@@ -35,11 +35,12 @@ QUICK: dict[str, Any] = {
     "strangers": 100,
     "history": (1000, 2000),
     "nodes": (1, 2),
+    "node_rates": (200.0,),
 }
 #: Options that are several numbers, and what one of them may be.
-LISTS: dict[str, Callable[[str], float]] = {"rates": float, "history": int, "nodes": int}
+LISTS: dict[str, Callable[[str], float]] = {"rates": float, "history": int, "nodes": int, "node_rates": float}
 #: The least history is one that w5 can pull old messages of.
-LEAST_OF_LISTS = {"rates": 0.001, "history": 300, "nodes": 1}
+LEAST_OF_LISTS = {"rates": 0.001, "history": 300, "nodes": 1, "node_rates": 0.001}
 
 
 class Command(BaseCommand):
@@ -68,6 +69,7 @@ class Command(BaseCommand):
         parser.add_argument("--chain-window", type=int, help="chain: as --window, for the chain of tasks (2)")
         parser.add_argument("--history", help="w5: messages in a conversation (10000,100000,1000000)")
         parser.add_argument("--nodes", help="w6: gateway processes (1,2,5,10,20)")
+        parser.add_argument("--node-rates", help="w6: messages a second in all (200,3000)")
         parser.add_argument("--out", help="folder or .json file for figures and pictures (bench in the data folder)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -98,12 +100,13 @@ class Command(BaseCommand):
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
+    option = name.replace("_", "-")
     try:
         numbers = tuple(LISTS[name](word) for word in text.split(","))
     except ValueError:
-        raise CommandError(f"--{name} {text}: expected numbers such as 200,1000") from None
+        raise CommandError(f"--{option} {text}: expected numbers such as 200,1000") from None
     if min(numbers) <= 0:
-        raise CommandError(f"--{name} {text}: must be above 0")
+        raise CommandError(f"--{option} {text}: must be above 0")
     if min(numbers) < LEAST_OF_LISTS[name]:
-        raise CommandError(f"--{name} {text}: must be at least {LEAST_OF_LISTS[name]:g}")
+        raise CommandError(f"--{option} {text}: must be at least {LEAST_OF_LISTS[name]:g}")
     return numbers
