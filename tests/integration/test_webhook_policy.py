@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import wait as wait_for
 from typing import Any
 
 import pytest
@@ -333,6 +334,35 @@ async def test_a_mongodb_that_hangs_is_waited_for_once_and_shortly(
 
     assert len(app.calls) == 6
     assert waits == []
+    released.set()
+
+
+def test_a_load_that_began_long_ago_is_not_waited_for(
+    database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_on(database, SINGLE, "http://app")
+    cache = webhooks.get_cache(database)
+    cache.get()
+    released, waits = threading.Event(), []
+
+    def hang(_database: Database[Document]) -> Hooks:
+        released.wait(20)
+        return Hooks()
+
+    def wait(futures: list[Any], timeout: float) -> Any:
+        waits.append(timeout)
+        return wait_for(futures, timeout)
+
+    monkeypatch.setattr(webhooks, "load", hang)
+    monkeypatch.setattr(webhooks, "RELOAD_AFTER_SECONDS", 0)
+    monkeypatch.setattr(webhooks, "PATIENCE_SECONDS", 0)
+    cache.recent()  # begins to load, as a busy process does a second before it must
+
+    monkeypatch.setattr(webhooks, "STALE_AFTER_SECONDS", 0)
+    monkeypatch.setattr(webhooks, "wait_for", wait)
+
+    assert set(cache.get().by_command) == {SINGLE}
+    assert waits == [0]
     released.set()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pymongo
@@ -20,6 +22,7 @@ import redis
 
 from imserver.conf import BASE_DIR, Config
 from imserver.devservices import binaries, mongod, processes, summary, valkey
+from imserver.devservices.cores import home_cores
 from imserver.devservices.errors import (
     DataFolderInUse,
     DataFolderUnusable,
@@ -213,6 +216,52 @@ def test_a_launched_process_whose_parent_is_gone_already_does_not_start() -> Non
     result = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (result.returncode, result.stdout) == (127, "")
+
+
+# -- cores
+
+CONFIG = Config()
+
+
+def cores_by_name(config: Config, gateways: int = 1) -> dict[str, set[int]]:
+    names = ("valkey", "mongod", "gateway", "web", "worker1", "beat", "flower")
+    found = {name: set(home_cores(config, name, gateways=gateways)) for name in names}
+    return {name: cores for name, cores in found.items() if cores}
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {4, 7})
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_on_two_cores_valkey_and_the_worker_share_one_and_the_gateway_has_the_other() -> None:
+    assert cores_by_name(CONFIG) == {"valkey": {7}, "worker1": {7}, "gateway": {4}}
+    assert cores_by_name(CONFIG, gateways=2) == {"valkey": {7}, "worker1": {7}}
+
+
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize("change", [{"cpu_affinity": False}, {"worker_processes": 2}])
+def test_nobody_has_a_home_core_where_that_is_off_or_the_workers_need_both(change: dict[str, Any]) -> None:
+    assert cores_by_name(dataclasses.replace(CONFIG, **change)) == {}
+
+
+@pytest.mark.parametrize("cores", [{0}, {0, 1, 2}, set(range(16))])
+def test_nobody_has_a_home_core_on_other_machines(monkeypatch: pytest.MonkeyPatch, cores: set[int]) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: cores)
+
+    assert cores_by_name(CONFIG) == {}
+
+
+def test_a_launched_process_runs_on_the_cores_that_it_is_given() -> None:
+    core = max(os.sched_getaffinity(0))
+    command = [sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]
+
+    def answer(*cores: int) -> str:
+        return subprocess.run(launcher(command, cores), capture_output=True, text=True, check=True).stdout.strip()
+
+    assert answer(core) == f"[{core}]"
+    assert answer() == str(sorted(os.sched_getaffinity(0)))
 
 
 # -- the log stream
