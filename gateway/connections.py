@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 _ANSWERS_SENT = metrics.FRAMES_SENT.labels("answer")
 _PUSHES_SENT = metrics.FRAMES_SENT.labels("push")
 
+#: Share of the queue that may be full before its owner's own requests wait: they are answered into it.
+CROWDED_SHARE = 0.25
+
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -49,6 +52,7 @@ class Connection:
         "_most_frames",
         "_queue",
         "_queued_bytes",
+        "_relieved",
         "_send",
         "_unanswered",
         "_write_now",
@@ -101,6 +105,8 @@ class Connection:
         self.is_handling = False
         self._unanswered: Counter[str] = Counter()
         self._deferred: deque[tuple[str, bytes]] = deque()
+        #: There while somebody waits for the queue to empty.
+        self._relieved: asyncio.Event | None = None
 
     @property
     def is_closing(self) -> bool:
@@ -127,6 +133,20 @@ class Connection:
         """It takes no more requests."""
         return self._closing or self._answered is not None
 
+    @property
+    def is_crowded(self) -> bool:
+        """Much of what was written is not read yet."""
+        return (
+            len(self._queue) + len(self._deferred) > self._most_frames * CROWDED_SHARE
+            or self._queued_bytes > self._most_bytes * CROWDED_SHARE
+        )
+
+    async def relief(self) -> None:
+        """Wait until enough was read, or the connection ends. So who sends without reading is held up, and not cut off."""
+        while self.is_crowded and not self._closing:
+            self._relieved = self._relieved or asyncio.Event()
+            await self._relieved.wait()
+
     # -- answers and pushes
 
     def expect_answer(self, operation_id: str) -> None:
@@ -146,6 +166,8 @@ class Connection:
                 frame = self._deferred.popleft()[1]
                 self._queued_bytes -= len(frame)
                 self._enqueue(frame)
+            if not self.is_crowded:
+                self._relieve()
         self._close_if_answered()
 
     def handled(self) -> None:
@@ -183,6 +205,7 @@ class Connection:
             self._answered = self._answered or asyncio.Event()
             return
         self._closing = True
+        self._relieve()
         metrics.CLOSED.labels(reason.reason).inc()
         if reason is close.SLOW_READER:
             self._queue.clear()
@@ -194,6 +217,11 @@ class Connection:
         if self._answered is not None and not self._unanswered and not self.is_handling:
             self._end_waiting()
             self.close(close.RESTART)
+
+    def _relieve(self) -> None:
+        if self._relieved is not None:
+            self._relieved.set()
+            self._relieved = None
 
     def _end_waiting(self) -> None:
         if self._answered is not None:
@@ -211,24 +239,33 @@ class Connection:
         self._queue.clear()
         self._deferred.clear()
         self._unanswered.clear()
+        self._relieve()
         self._end_waiting()
 
     def _enqueue(self, frame: bytes) -> None:
         is_text = self.codec.is_text and not self.is_compressed
         # Usually nothing is in the way, and a task for each frame would cost more than the frame.
-        if (
-            self._write_now is not None
-            and self._writer is None
-            and self._is_accepted
-            and not self._queue
-            and not self._closing
-            and self._write_now(frame, is_text=is_text)
-        ):
+        if self._is_free and self._is_written(frame, is_text=is_text):
             return
         if is_text:
             self._enqueue_event({"type": "websocket.send", "text": frame.decode()})
         else:
             self._enqueue_event({"type": "websocket.send", "bytes": frame})
+
+    @property
+    def _is_free(self) -> bool:
+        """Nothing waits that a frame would overtake."""
+        return self._writer is None and self._is_accepted and not self._queue and not self._closing
+
+    def _is_written(self, frame: bytes, *, is_text: bool) -> bool:
+        if self._write_now is None:
+            return False
+        try:
+            return self._write_now(frame, is_text=is_text)
+        except Exception as error:  # noqa: BLE001  (as in _write; whoever pushes to others as well must not stumble over it)
+            self._fail(error)
+            self._writer = asyncio.get_running_loop().create_task(self._end_broken())
+            return True
 
     def _enqueue_event(self, event: dict[str, Any]) -> None:
         if self._closing:
@@ -255,10 +292,22 @@ class Connection:
                 event = self._queue.popleft()
                 await self._send(event)
                 self._queued_bytes -= _size(event)
+                if self._relieved is not None and not self.is_crowded:
+                    self._relieve()
         except Exception as error:  # noqa: BLE001  (servers raise what they like on a closed socket; the disconnect event follows)
-            self._queue.clear()
-            self._closing = True
-            logger.info("write failed", extra={"action": "write", "user_id": self.user_id, "error": repr(error)})
+            self._fail(error)
+            await self._close_broken()
+        finally:
+            self._writer = None
+
+    def _fail(self, error: Exception) -> None:
+        self._queue.clear()
+        self._closing = True
+        self._relieve()
+        logger.info("write failed", extra={"action": "write", "user_id": self.user_id, "error": repr(error)})
+
+    async def _end_broken(self) -> None:
+        try:
             await self._close_broken()
         finally:
             self._writer = None

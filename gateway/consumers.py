@@ -49,6 +49,8 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
         kind = message["type"]
         try:
             if kind == "websocket.receive":
+                if self.connection is not None and self.connection.is_crowded:
+                    await self.connection.relief()
                 await self.websocket_receive(message)
             elif kind == "websocket.connect":
                 await self.websocket_connect()

@@ -38,8 +38,8 @@ Hook = Callable[[], Awaitable[None]]
 DATE_SECONDS = 1.0
 #: A read may bring 256 KiB of tiny frames, each of which costs a hundred times its size; they are taken apart in portions.
 PARSE_BYTES = 16_384
-#: Messages of one client that wait to be handled, then nothing more is read. Stopping for each one, as uvicorn does, costs
-#: two system calls a message.
+#: Small messages of one client that wait to be handled, then nothing more is read. Stopping for each one, as uvicorn does,
+#: costs two system calls a message.
 MOST_UNHANDLED = 8
 #: Connections that are looked at without letting anybody else run.
 CHECKED_AT_ONCE = 1000
@@ -124,10 +124,12 @@ class WebSocketProtocol(_Closing, WebSocketsSansIOProtocol):
             cast("dict[str, Any]", self.scope["extensions"])[WRITE_NOW_EXTENSION] = self.write_now
 
     def send_receive_event_to_app(self) -> None:
+        is_large = sum(map(len, self.frames)) > PARSE_BYTES
         is_paused, self.read_paused = self.read_paused, True
         super().send_receive_event_to_app()
         self.read_paused = is_paused
-        if not is_paused and self.queue.qsize() >= MOST_UNHANDLED:
+        # After a close everything is read and dropped, until the client's own close comes.
+        if not is_paused and not self.close_sent and (is_large or self.queue.qsize() >= MOST_UNHANDLED):
             self.read_paused = True
             self.transport.pause_reading()
 
@@ -213,8 +215,8 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop
 
     async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
         self._checking = self._loop.create_task(self._check())
 
     async def _check(self) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import socket
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import orjson
@@ -155,6 +156,7 @@ class Client:
         await self.close()
 
     async def connect(self) -> None:
+        self._is_over = False
         self._socket = await websockets.connect(self.url, compression=None, max_size=None, open_timeout=ANSWER_SECONDS)
         if self.wants_result:
             self.handshake = orjson.loads(await self._socket.recv())
@@ -288,3 +290,34 @@ class Client:
 
 #: The fixture ``connect``.
 Connect = Callable[..., Awaitable[Client]]
+
+
+class Sleeper:
+    """A client that connects and then does not read."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.socket: Any = None
+
+    async def connect(self) -> None:
+        address = urlsplit(self.client.url)
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(plain, (address.hostname, address.port))
+        self.socket = await websockets.connect(self.client.url, sock=plain, compression=None, ping_interval=None)
+        self.socket.transport.pause_reading()
+
+    async def close(self) -> None:
+        if self.socket is not None:
+            self.socket.transport.abort()
+            await asyncio.wait_for(self.socket.wait_closed(), ANSWER_SECONDS)
+
+    async def wake(self) -> int | None:
+        """Read everything to the end; returns the close code."""
+        self.socket.transport.resume_reading()
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await asyncio.wait_for(self.socket.recv(), ANSWER_SECONDS)
+        code: int | None = self.socket.close_code
+        return code

@@ -55,9 +55,12 @@ def die_with_parent(parent_pid: int) -> None:
 def main(arguments: Sequence[str]) -> None:
     parent_pid, cores, *command = arguments
     die_with_parent(int(parent_pid))
-    if cores != ALL_CORES:
-        os.sched_setaffinity(0, set(map(int, cores.split(","))))
     os.dup2(1, 2)
+    if cores != ALL_CORES:
+        try:
+            os.sched_setaffinity(0, set(map(int, cores.split(","))))
+        except OSError as error:  # a sandbox that forbids it, or a machine that has changed: slower, and no worse
+            sys.stderr.write(f"not kept on cores {cores}: {error.strerror}\n")
     try:
         os.execvp(command[0], command)  # noqa: S606 - no shell is the point
     except OSError as error:

@@ -104,6 +104,9 @@ class Stack:
         self._settle_ports()
         self._settle_metrics()
         embedded = self._embedded_kinds()
+        if VALKEY not in embedded:
+            # The worker would keep a core for taking turns with a server that is elsewhere.
+            self._config = dataclasses.replace(self._config, cpu_affinity=False)
         for kind in embedded:
             kind.command(self._folder.path, HOST, 0)  # raises when its program cannot run here
         specs = processes.product_processes(self._config, self._folder.path)

@@ -58,6 +58,8 @@ RELOAD_AFTER_SECONDS = 1.0
 STALE_AFTER_SECONDS = 2.0
 #: Longest wait for a load; a MongoDB that is away is waited for once.
 PATIENCE_SECONDS = 0.5
+#: A failure that is so long ago says nothing of now: who comes after a pause waits again.
+FORGIVEN_SECONDS = 10.0
 #: Of a send when nothing is known yet: without settings it would be refused.
 FIRST_PATIENCE_SECONDS = 3.0
 
@@ -128,16 +130,17 @@ class HookCache:
         if age < RELOAD_AFTER_SECONDS and self._hooks is not None:
             return self._hooks
         self._start_load()
-        return self._hooks if age < STALE_AFTER_SECONDS or self._is_slow else None
+        return self._hooks if age < STALE_AFTER_SECONDS or self._goes_by_known(age) else None
 
     def get(self) -> Hooks:
         """The settings. Raises DatabaseUnavailable when they were never read."""
         hooks = self.recent()
         if hooks is not None:
             return hooks
-        if not self._is_slow:
+        if not self._goes_by_known(time.monotonic() - self._loaded_at):
             load = self._start_load()
-            self._note(bool(wait_for([load], self._patience(PATIENCE_SECONDS)).done))
+            if not wait_for([load], self._patience(PATIENCE_SECONDS)).done:
+                self._note_slow(load)
         return self._known()
 
     async def get_soon(self) -> Hooks:
@@ -145,12 +148,16 @@ class HookCache:
         hooks = self.recent()
         if hooks is not None:
             return hooks
-        if not self._is_slow:
+        if not self._goes_by_known(time.monotonic() - self._loaded_at):
             patience = FIRST_PATIENCE_SECONDS if self._hooks is None else PATIENCE_SECONDS
-            load = asyncio.wrap_future(self._start_load())
-            done, _ = await asyncio.wait([load], timeout=self._patience(patience))
-            self._note(bool(done))
+            load = self._start_load()
+            done, _ = await asyncio.wait([asyncio.wrap_future(load)], timeout=self._patience(patience))
+            if not done:
+                self._note_slow(load)
         return self._known()
+
+    def _goes_by_known(self, age: float) -> bool:
+        return self._is_slow and age < FORGIVEN_SECONDS
 
     def _patience(self, seconds: float) -> float:
         """What is left of it for the load under way: in a busy process it began a second ago, and nobody waits again."""
@@ -161,8 +168,10 @@ class HookCache:
             raise DatabaseUnavailable("the webhook settings cannot be read")
         return self._hooks
 
-    def _note(self, came_in_time: bool) -> None:
-        self._is_slow = self._is_slow or not came_in_time
+    def _note_slow(self, load: Future[None]) -> None:
+        with self._lock:
+            # One that ended this very moment has said itself how it went.
+            self._is_slow = self._is_slow or self._loading is load
 
     def _start_load(self) -> Future[None]:
         with self._lock:
@@ -179,13 +188,14 @@ class HookCache:
             return loading
 
     def _load(self, loading: Future[None]) -> None:
+        hooks, is_slow = self._hooks, True
         try:
-            self._hooks, self._is_slow = load(self._database), False
+            hooks, is_slow = load(self._database), False
         except PyMongoError as error:
-            self._is_slow = True
             logger.warning("webhook settings not read", extra={"action": "webhook_settings", "error": repr(error)})
         finally:
             with self._lock:
+                self._hooks, self._is_slow = hooks, is_slow
                 self._loaded_at, self._loading = time.monotonic(), None
             loading.set_result(None)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -19,7 +17,7 @@ from imserver.conf import get_config
 from imserver.constants import ReqIdentifier
 from imserver.protocol.conversations import single_conversation_id
 from imserver.protocol.gen import sdkws_pb2
-from tests.client import Api, Client, Connect, text_message, text_of
+from tests.client import Api, Client, Connect, Sleeper, text_message, text_of
 from tests.stack import Stack, on_both_servers, wait_until
 
 pytestmark = [pytest.mark.acceptance, on_both_servers]
@@ -81,37 +79,6 @@ async def until_connected(strict: Stack, count: int) -> None:
 
 
 # -- readers
-
-
-class Sleeper:
-    """A client that connects and then does not read."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.socket: Any = None
-
-    async def connect(self) -> None:
-        address = urlsplit(self.client.url)
-        plain = socket.socket()
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plain.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(plain, (address.hostname, address.port))
-        self.socket = await websockets.connect(self.client.url, sock=plain, compression=None, ping_interval=None)
-        self.socket.transport.pause_reading()
-
-    async def close(self) -> None:
-        if self.socket is not None:
-            self.socket.transport.abort()
-            await asyncio.wait_for(self.socket.wait_closed(), 20)
-
-    async def wake(self) -> int | None:
-        """Read everything to the end; returns the close code."""
-        self.socket.transport.resume_reading()
-        with contextlib.suppress(websockets.ConnectionClosed):
-            while True:
-                await asyncio.wait_for(self.socket.recv(), 20)
-        code: int | None = self.socket.close_code
-        return code
 
 
 FallAsleep = Callable[[str], Awaitable[Sleeper]]

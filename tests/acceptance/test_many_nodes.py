@@ -37,9 +37,9 @@ from tests.acceptance.node_watch import (
     until_pushed_to,
     until_quiet,
 )
-from tests.acceptance.test_gateway_limits import LONG_TEXT, Sleeper
+from tests.acceptance.test_gateway_limits import LONG_TEXT
 from tests.acceptance.test_kills import SECONDS, Pair, check_everything, said_in, talk, until, until_all_arrived
-from tests.client import Api, Client, text_message, text_of
+from tests.client import Api, Client, Sleeper, text_message, text_of
 from tests.resilient_client import Received, ResilientClient
 from tests.stack import Stack
 

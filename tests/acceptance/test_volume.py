@@ -14,10 +14,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.codecs.base import Request
 from imserver.constants import ReqIdentifier, SessionType
 from imserver.protocol.conversations import group_conversation_id, single_conversation_id
 from tests.acceptance.group_api import GroupApi
-from tests.client import Api, Client, Connect, text_message
+from tests.client import Api, Client, Connect, Sleeper, text_message
 from tests.stack import Stack, wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -136,3 +137,40 @@ async def test_ten_thousand_messages_over_two_thousand_conversations_are_stored_
 
     assert stored_texts(stack, list(wanted)) == wanted
     assert stack.database["conversation"].count_documents({"conversation_id": {"$in": list(wanted)}}) == 2 * len(wanted)
+
+
+async def test_who_sends_without_reading_is_held_up_and_not_cut_off(
+    stack: Stack, api: Api, names: Iterator[str]
+) -> None:
+    alice, bob = next(names), next(names)
+    await api.register(alice, bob)
+    sleeper = Sleeper(Client(stack.gateway_url, alice, await api.token(alice)))
+    await sleeper.connect()
+    codec = sleeper.client.codec
+
+    async def say(number: int) -> None:
+        data = text_message(alice, bob, "x" * 1000, client_msg_id=f"{alice} {number}").SerializeToString()
+        operation_id = f"{alice} {number}"
+        request = Request(
+            ReqIdentifier.SEND_MSG, send_id=alice, operation_id=operation_id, msg_incr=operation_id, data=data
+        )
+        await sleeper.socket.send(codec.encode_request(request))
+
+    async def talk() -> None:
+        for number in range(MSGS):
+            await say(number)
+
+    talking = asyncio.create_task(talk())
+    await asyncio.wait([talking], timeout=2)
+    sleeper.socket.transport.resume_reading()
+    answered: set[str] = set()
+    pushed: set[str] = set()
+    async with asyncio.timeout(20):
+        while len(answered) < MSGS or len(pushed) < MSGS:
+            response = codec.decode_response(await sleeper.socket.recv())
+            assert response.err_code == 0
+            (pushed if response.req_identifier == ReqIdentifier.PUSH_MSG else answered).add(response.operation_id)
+    await talking
+
+    assert answered == pushed == {f"{alice} {number}" for number in range(MSGS)}
+    await sleeper.close()

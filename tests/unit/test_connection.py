@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway import close
+from gateway.codecs.base import Response
 from gateway.codecs.registry import get_codec
 from gateway.connections import Connection
 
@@ -125,4 +126,70 @@ async def test_a_closing_connection_takes_nothing_more(server: Server) -> None:
     connection.push("", b"late")
     await connection.drained()
 
+    assert server.written == [("waited", "websocket.close")]
+
+
+async def test_who_sends_without_reading_waits_until_enough_is_read(server: Server) -> None:
+    connection = server.connection(queue_frames=8)
+    connection.start()
+    server.is_ready = False
+    for number in range(4):
+        connection.push("", b"%d" % number)
+    assert connection.is_crowded
+    waiting = asyncio.create_task(connection.relief())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    server.get_ready()
+    await asyncio.wait_for(waiting, 5)
+
+    assert not connection.is_crowded
+    await connection.drained()
+    assert [frame for _, frame in server.written] == [b"0", b"1", b"2", b"3"]
+
+
+async def test_who_waits_to_send_is_let_go_when_the_socket_is_lost(server: Server) -> None:
+    connection = server.connection(queue_frames=8)
+    connection.start()
+    server.is_ready = False
+    for number in range(4):
+        connection.push("", b"%d" % number)
+    waiting = asyncio.create_task(connection.relief())
+    await asyncio.sleep(0)
+
+    connection.lost(1006)
+
+    await asyncio.wait_for(waiting, 5)
+    server.get_ready()
+
+
+async def test_pushes_that_wait_for_an_answer_hold_up_the_next_requests_until_it_is_out(server: Server) -> None:
+    connection = server.connection(queue_frames=8)
+    connection.start()
+    connection.expect_answer("op")
+    for number in range(4):
+        connection.push("op", b"%d" % number)
+    waiting = asyncio.create_task(connection.relief())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    connection.answer(Response(1003, operation_id="op"), expected=True)
+
+    await asyncio.wait_for(waiting, 5)
+    assert [frame for _, frame in server.written[1:]] == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_server_that_fails_at_once_closes_that_connection_only(server: Server) -> None:
+    def fail(frame: bytes, *, is_text: bool) -> bool:
+        assert frame == b"one"
+        raise RuntimeError(is_text)
+
+    connection = server.connection()
+    connection._write_now = fail
+    connection.start()
+
+    connection.push("", b"one")
+
+    assert connection.is_closing
+    await connection.drained()
     assert server.written == [("waited", "websocket.close")]
