@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from google.protobuf.message import Message
 
 from imserver.actions.friend_notices import tell
@@ -17,6 +19,13 @@ from imserver.storage.blacks import Blacks, blacks_of
 from imserver.storage.clients import Document, get_async_mongo, get_async_redis
 from imserver.storage.friends import new_black
 from imserver.storage.versions import State, Versions
+
+#: OpenIM's clients fetch the blacklist both after their own call and when they are told, and do not keep the two apart: at the
+#: same moment, one stumbles over the row that the other has just written, and the call fails for the user. What is lost when
+#: the process ends meanwhile, the next sync brings.
+TELL_AFTER_SECONDS = 0.3
+
+_telling: set[asyncio.Task[None]] = set()
 
 
 def _store() -> Blacks:
@@ -63,7 +72,15 @@ async def _note(owner: str, blocked: str, state: State) -> None:
 
 
 async def _tell(operator: Operator, content_type: ContentType, tips: Message, owner: str, blocked: str) -> None:
-    await tell(content_type, tips, send_id=owner, recv_id=blocked, operation_id=operator.operation_id)
+    """Once the answer is out, and not before the client has dealt with it."""
+
+    async def tell_later() -> None:
+        await asyncio.sleep(TELL_AFTER_SECONDS)
+        await tell(content_type, tips, send_id=owner, recv_id=blocked, operation_id=operator.operation_id)
+
+    task = asyncio.create_task(tell_later())
+    _telling.add(task)
+    task.add_done_callback(_telling.discard)
 
 
 # -- looking
