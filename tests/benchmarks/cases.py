@@ -41,6 +41,8 @@ class Options:
     #: w6
     nodes: tuple[int, ...] = (1, 2, 5, 10, 20)
     node_rates: tuple[float, ...] = (200.0, 3000.0)
+    #: Nodes that users are on; 0: all.
+    spread: int = 0
     #: w1c and batching.
     base_rate: float = 200.0
     #: chain: it numbers a message when its first task runs, so far fewer on their way saturate it.

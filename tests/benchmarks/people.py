@@ -53,8 +53,9 @@ class Registry:
         self._prefix = prefix
         self._report = report
 
-    async def make_users(self, api: Api, count: int) -> list[UserPlan]:
-        """New users, all with ids of one length, spread at random over the nodes."""
+    async def make_users(self, api: Api, count: int, *, spread: int = 0) -> list[UserPlan]:
+        """New users, all with ids of one length, spread at random over the nodes, or over the first ``spread``."""
+        nodes = min(spread or self.product.gateways, self.product.gateways)
         chance = random.Random(6)
         names = [f"{self._prefix}{number:06d}" for number in range(count)]
         users: list[UserPlan] = []
@@ -63,7 +64,7 @@ class Registry:
             await api.register(*some)
             tokens = await asyncio.gather(*(api.token(name) for name in some))
             users += [
-                UserPlan(name, token, chance.randrange(self.product.gateways))
+                UserPlan(name, token, chance.randrange(nodes))
                 for name, token in zip(some, tokens, strict=True)
             ]
             self._report(len(users) / count)
@@ -112,8 +113,8 @@ async def pairs(registry: Registry, api: Api, _case: Case, options: Options) -> 
 
 
 @_cast
-async def spread_pairs(registry: Registry, api: Api, case: Case, options: Options) -> Cast:
-    return await pairs(registry, api, case, options)
+async def spread_pairs(registry: Registry, api: Api, _case: Case, options: Options) -> Cast:
+    return Cast(await registry.make_users(api, 2 * options.pairs, spread=options.spread), _pairs_of(options.pairs))
 
 
 @_cast

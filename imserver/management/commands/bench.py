@@ -70,6 +70,7 @@ class Command(BaseCommand):
         parser.add_argument("--history", help="w5: messages in a conversation (10000,100000,1000000)")
         parser.add_argument("--nodes", help="w6: gateway processes (1,2,5,10,20)")
         parser.add_argument("--node-rates", help="w6: messages a second in all (200,3000)")
+        parser.add_argument("--spread", type=int, help="w6: put users on so many of the nodes only (all)")
         parser.add_argument("--out", help="folder or .json file for figures and pictures (bench in the data folder)")
 
     def handle(self, *args: Any, **options: Any) -> None:
