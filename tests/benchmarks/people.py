@@ -63,10 +63,7 @@ class Registry:
             some = names[start : start + USERS_AT_ONCE]
             await api.register(*some)
             tokens = await asyncio.gather(*(api.token(name) for name in some))
-            users += [
-                UserPlan(name, token, chance.randrange(nodes))
-                for name, token in zip(some, tokens, strict=True)
-            ]
+            users += [UserPlan(name, token, chance.randrange(nodes)) for name, token in zip(some, tokens, strict=True)]
             self._report(len(users) / count)
         return users
 
