@@ -183,8 +183,8 @@ class Node:
                 await self.subscriptions.tidy()
                 await asyncio.wait_for(get_channel_layer().send(self.name, {"type": BEAT_EVENT}), RESET_SECONDS)
                 self._unheard_beats += 1
-                self.is_running = self._unheard_beats <= SILENT_BEATS
-                if not self.is_running:
+                if self._unheard_beats > SILENT_BEATS:
+                    self.is_running = False
                     await self._reset_layer()
             except (redis.RedisError, TimeoutError) as error:
                 self.is_running = False
@@ -246,7 +246,9 @@ class Node:
         if event["type"] == PUSH_EVENT:
             await self._push_all(event)
         elif event["type"] == BEAT_EVENT:
+            # Not before: until its own event comes back, a node may be deaf to pushes.
             self._unheard_beats = 0
+            self.is_running = True
         elif event["type"] == KICK_EVENT:
             self.kick(event["connections"])
         else:
