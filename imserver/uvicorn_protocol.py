@@ -17,9 +17,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
-if TYPE_CHECKING:
-    from websockets.http11 import Request
-
 from imserver.conf import get_config
 from imserver.constants import SLOW_READER_CODE
 from imserver.server_limits import (
@@ -29,6 +26,9 @@ from imserver.server_limits import (
     PING_TIMEOUT_SECONDS,
     WRITE_NOW_EXTENSION,
 )
+
+if TYPE_CHECKING:
+    from websockets.http11 import Request
 
 logger = logging.getLogger(__name__)
 

@@ -129,16 +129,22 @@ async def test_a_closing_connection_takes_nothing_more(server: Server) -> None:
     assert server.written == [("waited", "websocket.close")]
 
 
-async def test_who_sends_without_reading_waits_until_enough_is_read(server: Server) -> None:
-    connection = server.connection(queue_frames=8)
-    connection.start()
-    server.is_ready = False
+async def wait_behind(connection: Connection, operation_id: str) -> asyncio.Task[None]:
+    """Four pushes that cannot leave, and a request that waits until they have."""
     for number in range(4):
-        connection.push("", b"%d" % number)
+        connection.push(operation_id, b"%d" % number)
     assert connection.is_crowded
     waiting = asyncio.create_task(connection.relief())
     await asyncio.sleep(0)
     assert not waiting.done()
+    return waiting
+
+
+async def test_who_sends_without_reading_waits_until_enough_is_read(server: Server) -> None:
+    connection = server.connection(queue_frames=8)
+    connection.start()
+    server.is_ready = False
+    waiting = await wait_behind(connection, "")
 
     server.get_ready()
     await asyncio.wait_for(waiting, 5)
@@ -152,10 +158,7 @@ async def test_who_waits_to_send_is_let_go_when_the_socket_is_lost(server: Serve
     connection = server.connection(queue_frames=8)
     connection.start()
     server.is_ready = False
-    for number in range(4):
-        connection.push("", b"%d" % number)
-    waiting = asyncio.create_task(connection.relief())
-    await asyncio.sleep(0)
+    waiting = await wait_behind(connection, "")
 
     connection.lost(1006)
 
@@ -167,11 +170,7 @@ async def test_pushes_that_wait_for_an_answer_hold_up_the_next_requests_until_it
     connection = server.connection(queue_frames=8)
     connection.start()
     connection.expect_answer("op")
-    for number in range(4):
-        connection.push("op", b"%d" % number)
-    waiting = asyncio.create_task(connection.relief())
-    await asyncio.sleep(0)
-    assert not waiting.done()
+    waiting = await wait_behind(connection, "op")
 
     connection.answer(Response(1003, operation_id="op"), expected=True)
 
