@@ -39,6 +39,8 @@ HUNG_SECONDS = 60
 LONGEST_READ_SECONDS = 2.0
 #: Ids that one log line names.
 MOST_TRACED = 500
+#: A pause that is long among messages that keep coming, and short for what waits to be written.
+QUIET_SECONDS = 0.04
 #: Between two tries to give leases back whose shards still hold entries.
 SHORTEST_WAIT_SECONDS = 0.1
 #: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
@@ -123,8 +125,13 @@ class _Shard:
 class Runner:
     """Drains the shards that this process holds leases of, for one stage."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, feeder: Runner | None = None) -> None:
+        """
+        Args:
+            feeder: this process's runner of the stage that fills these logs; where it has nothing more, gathering ends.
+        """
         self._stage = stage
+        self._feeder = feeder
         self._batch_entries = metrics.BATCH_ENTRIES.labels(stage.name)
         self._batch_seconds = metrics.BATCH_SECONDS.labels(stage.name)
         self._batch_lag = metrics.BATCH_LAG_SECONDS.labels(stage.name)
@@ -135,6 +142,8 @@ class Runner:
         self._stop = threading.Event()
         self._blocking_client_id: int | None = None
         self._progress_at = 0.0
+        #: When the last batch was done.
+        self.handled_at = 0.0
 
     def stop(self) -> None:
         """The process is to end: finish the batch in hand, give the leases back."""
@@ -236,15 +245,28 @@ class Runner:
                 handled += self._handle(batches)
             now = self._progress_at = time.monotonic()
             if batches:
+                self.handled_at = now
                 linger_end = now + linger_seconds
-                if self._stage.gather_ms:
-                    self._stop.wait(self._stage.gather_ms / 1000)
+                self._gather(self._stage.gather_ms / 1000)
             if self._stop.is_set() or now >= slice_end:
                 return handled
             if not batches and now >= linger_end:
                 if self._retire(client):
                     return handled
                 linger_end = now + max(linger_seconds, SHORTEST_WAIT_SECONDS)
+
+    def _gather(self, seconds: float) -> None:
+        """Let entries come for so long, or until their feeder has paused.
+
+        A feeder that has been still for longer than that says nothing: another process fills the logs then.
+        """
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            pause = now - self._feeder.handled_at if self._feeder else seconds
+            if QUIET_SECONDS <= pause < seconds:
+                return
+            if self._stop.wait(min(end - now, QUIET_SECONDS - pause if pause < QUIET_SECONDS else seconds)):
+                return
 
     def _ready(self, now: float) -> list[_Shard] | None:
         """Shards whose logs are to be read; None when no shard is left, and then the run is over."""

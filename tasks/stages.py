@@ -24,12 +24,15 @@ STAGE_CLASSES: dict[str, Callable[[], Stage]] = {
     "webhook": Webhooks,
     "offline_push": OfflinePush,
 }
+#: Of a stage that lets its entries gather, the one that makes them.
+FEEDERS = {"persist": "transfer"}
 
 
 @cache
 def get_runner(stage: str) -> Runner:
     """This process's runner of a stage."""
-    return Runner(STAGE_CLASSES[stage]())
+    feeder = FEEDERS.get(stage)
+    return Runner(STAGE_CLASSES[stage](), get_runner(feeder) if feeder else None)
 
 
 @app.task(name=names.DRAIN_TASKS["transfer"])

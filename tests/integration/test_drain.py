@@ -414,6 +414,35 @@ def test_a_slice_ends_and_the_rest_is_left_with_a_wake_up(
     assert len(stage.handled) > done
 
 
+def test_entries_gather_until_their_time_is_over(redis_client: redis.Redis, start: Start) -> None:
+    stage = Recorder()
+    stage.gather_ms = 500
+    fill(redis_client, 0, range(1))
+    start(Runner(stage), 0)
+    wait_until(lambda: stage.batches == [1], "the first entry is handled at once")
+
+    for number in range(1, 6):
+        fill(redis_client, 0, range(number, number + 1))
+
+    wait_until(lambda: len(stage.handled) == 6, "all are handled")
+    assert stage.batches == [1, 5]
+
+
+def test_gathering_ends_when_the_stage_before_has_paused(redis_client: redis.Redis, start: Start) -> None:
+    feeder = Runner(Recorder())
+    stage = Recorder()
+    stage.gather_ms = 600_000
+    fill(redis_client, 1, range(1))
+    start(feeder, 1).result(10)
+    fill(redis_client, 0, range(1))
+    start(Runner(stage, feeder), 0)
+    wait_until(lambda: stage.batches == [1], "the first entry is handled at once")
+
+    fill(redis_client, 0, range(1, 3))
+
+    wait_until(lambda: stage.of(0) == [0, 1, 2], "nobody waits for ten minutes")
+
+
 def test_a_runner_can_run_again_after_it_retired(redis_client: redis.Redis, start: Start) -> None:
     stage = Recorder()
     runner = Runner(stage)
