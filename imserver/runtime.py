@@ -1,11 +1,25 @@
-"""How the interpreter of a long-running process is set."""
+"""How the interpreter of a long-running process is set, and what there is one of in it."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from threading import Condition
+from typing import ParamSpec, TypeVar
+
+from cachetools import cached
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Containers made before the youngest are looked through; the interpreter's own 700 come with every second message.
 COLLECT_AFTER = 20_000
+
+
+def one_a_process(make: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: made at the first call and kept. Threads whose first calls come at the same time get the same one, which
+    ``functools.cache`` does not promise."""
+    return cached({}, condition=Condition())(make)
 
 
 def settle() -> None:

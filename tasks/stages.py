@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from celery.signals import worker_shutting_down
 
+from imserver.runtime import one_a_process
 from tasks import names
 from tasks.celery import app
 from tasks.drain import Runner, Stage
@@ -28,7 +28,7 @@ STAGE_CLASSES: dict[str, Callable[[], Stage]] = {
 FEEDERS = {"persist": "transfer"}
 
 
-@cache
+@one_a_process
 def get_runner(stage: str) -> Runner:
     """This process's runner of a stage."""
     feeder = FEEDERS.get(stage)

@@ -13,7 +13,6 @@ import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import takewhile
 
 from google.protobuf.message import DecodeError
@@ -22,6 +21,7 @@ from imserver import metrics
 from imserver.clock import now_ms
 from imserver.conf import get_config
 from imserver.protocol.gen.sdkws_pb2 import MsgData
+from imserver.runtime import one_a_process
 from imserver.storage import webhook_waits, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.logs import DeadLetter, Entry, Lease
@@ -46,7 +46,7 @@ def backoff_seconds(failures: int) -> float:
     return min(BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 30), BACKOFF_MOST_SECONDS)
 
 
-@cache
+@one_a_process
 def _loop() -> asyncio.AbstractEventLoop:
     """Calls are many and wait a lot: they run on one event loop of the process."""
     loop = asyncio.new_event_loop()

@@ -43,8 +43,7 @@ def servers() -> Iterator[EmbeddedServers]:
     with SERVERS:
         yield SERVERS
         layer.stop()
-        if clients.get_mongo_client.cache_info().currsize:
-            clients.get_mongo_client().close()
+        clients.get_mongo_client().close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 
 from cachetools import TTLCache
 
@@ -22,6 +21,7 @@ from imserver.errors import (
     UserIDNotFound,
 )
 from imserver.protocol.gen.sdkws_pb2 import GroupInfo, GroupMemberFullInfo, MsgData, RequestPagination
+from imserver.runtime import one_a_process
 from imserver.storage.clients import Document, get_async_mongo, get_async_redis
 from imserver.storage.groups import Groups
 from imserver.storage.users import Users
@@ -62,7 +62,7 @@ def group_store() -> Groups:
 # -- sending
 
 
-@cache
+@one_a_process
 def _allowed() -> TTLCache[tuple[str, str], bool]:
     """(group id, user id) that were let through. A refusal is never remembered: who was just invited may speak at once."""
     return TTLCache(maxsize=_ALLOWED_ENTRIES, ttl=ALLOWED_SECONDS)

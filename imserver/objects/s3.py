@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from imserver.conf import get_config
 from imserver.objects.base import Form, ObjectStore, PartsMissing, Shown, StoreUnavailable, Upload
+from imserver.runtime import one_a_process
 
 #: Before each key, so that a bucket may hold other things too.
 PREFIX = "openim/"
@@ -148,7 +148,7 @@ def _client(endpoint: str) -> Any:
     )
 
 
-@cache
+@one_a_process
 def s3_store() -> S3Store:
     """The process's; its clients may be used by several threads."""
     return S3Store()

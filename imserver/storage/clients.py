@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +19,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from imserver.conf import get_config
+from imserver.runtime import one_a_process
 
 Document = dict[str, Any]
 
@@ -59,13 +59,13 @@ def new_redis(*, url: str = "") -> redis.Redis:
     )
 
 
-@cache
+@one_a_process
 def get_redis() -> redis.Redis:
     """The process's sync client."""
     return new_redis()
 
 
-@cache
+@one_a_process
 def get_mongo_client() -> MongoClient[Document]:
     return MongoClient(
         get_config().mongo_url,

@@ -14,7 +14,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -29,6 +28,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 from imserver.clock import now_ms
 from imserver.constants import ContentType, GroupStatus, RoleLevel
 from imserver.errors import GroupIDExisted
+from imserver.runtime import one_a_process
 from imserver.storage import keys, users
 from imserver.storage.clients import Document, as_text
 from imserver.storage.msg_blocks import DUPLICATE_KEY
@@ -274,7 +274,7 @@ class MembersUnknown(PyMongoError):
     """Only MongoDB knows the members, and it is not asked now."""
 
 
-@cache
+@one_a_process
 def _remembered() -> tuple[TTLCache[str, tuple[str, list[str]]], Lock]:
     """Key of the state -> token and ids."""
     return TTLCache(REMEMBERED_IDS, keys.GROUP_MEMBERS_TTL_SECONDS, getsizeof=lambda item: len(item[1]) + 1), Lock()

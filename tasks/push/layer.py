@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import wait as wait_for
-from functools import cache
 from typing import Any, TypeVar
+
+from cachetools import cached
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ TIMEOUT_SECONDS = 10
 _background: set[asyncio.Task[None]] = set()
 
 
-@cache
+@cached({}, condition=threading.Condition(), info=True)
 def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="channel-layer", daemon=True).start()

@@ -13,7 +13,6 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from functools import cache
 
 from google.protobuf.message import DecodeError
 
@@ -22,6 +21,7 @@ from imserver.conf import get_config
 from imserver.errors import ArgsError
 from imserver.protocol.conversations import chat_conversation_id
 from imserver.protocol.gen.sdkws_pb2 import MsgData
+from imserver.runtime import one_a_process
 from imserver.storage import offline_waits, webhooks
 from imserver.storage.clients import close_async_clients, get_mongo, get_redis
 from imserver.storage.logs import DeadLetter, Entry, Lease
@@ -35,7 +35,7 @@ from tasks.push.delivery import Delivery, Progress, Slice
 SLICE_SECONDS = 1.0
 
 
-@cache
+@one_a_process
 def get_loop() -> asyncio.AbstractEventLoop:
     """The event loop of the process that all vendor calls run on."""
     loop = asyncio.new_event_loop()
