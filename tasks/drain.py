@@ -40,7 +40,7 @@ LONGEST_READ_SECONDS = 2.0
 #: Ids that one log line names.
 MOST_TRACED = 500
 #: A pause that is long among messages that keep coming, and short for what waits to be written.
-QUIET_SECONDS = 0.04
+QUIET_SECONDS = 0.03
 #: Between two tries to give leases back whose shards still hold entries.
 SHORTEST_WAIT_SECONDS = 0.1
 #: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
