@@ -67,7 +67,7 @@ app.conf.update(
         "write read seqs": {"task": names.FLUSH_READ_SEQS, "schedule": every(4), "options": {"expires": 10}},
         "forget dead gateway nodes": {
             "task": names.FORGET_DEAD_NODES,
-            "schedule": every(3),
+            "schedule": every(4),
             "options": {"expires": 10},
         },
         "remove expired uploads": {
