@@ -41,6 +41,8 @@ class Options:
     #: w6
     nodes: tuple[int, ...] = (1, 2, 5, 10, 20)
     node_rates: tuple[float, ...] = (200.0, 3000.0)
+    #: Also so many for each node, so that a node has the same to do however many there are; 0: not measured.
+    per_node: float = 10.0
     #: Nodes that users are on; 0: all.
     spread: int = 0
     #: w1c and batching.
@@ -85,9 +87,9 @@ def cases_of(options: Options) -> Iterator[Case]:
         if name == "w1b":
             yield from (Case(workload, rate=rate) for rate in options.rates)
         elif name == "w6":
-            yield from (
-                Case(workload, rate=rate, gateways=count) for count in options.nodes for rate in options.node_rates
-            )
+            for count in options.nodes:
+                each = [options.per_node * count] if options.per_node else []
+                yield from (Case(workload, rate=rate, gateways=count) for rate in sorted({*options.node_rates, *each}))
         elif workload.is_open_loop:
             yield Case(workload, rate=options.group_rate if workload.cast == "group" else options.base_rate)
         else:

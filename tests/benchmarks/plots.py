@@ -31,17 +31,14 @@ def draw(report: Report, stem: Path) -> list[Path]:
     groups = report.by_name()
     plain = {name: runs for name, runs in groups.items() if not runs[0].series}
     one_node = {name: runs for name, runs in plain.items() if runs[0].workload != "w6"}
-    nodes: dict[float, Groups] = defaultdict(dict)
-    for name, runs in plain.items():
-        if runs[0].workload == "w6":
-            nodes[runs[0].rate][name] = runs
+    several = {name: runs for name, runs in plain.items() if runs[0].workload == "w6"}
     histories = {name: runs for name, runs in groups.items() if runs[0].series}
     wanted: list[tuple[str, Callable[[Groups], Figure], Groups]] = [
         ("latency", draw_latency, {name: runs for name, runs in one_node.items() if runs[0].curve}),
         ("throughput", draw_throughput, {name: runs for name, runs in one_node.items() if any(runs[0].steps)}),
         ("cpu", draw_cpu, {name: runs for name, runs in plain.items() if runs[0].delivered}),
         ("history", draw_history, histories),
-        *((f"nodes-{rate:g}", draw_nodes, some) for rate, some in nodes.items()),
+        *((name, draw_nodes, some) for name, some in _node_series(several).items()),
     ]
     written = []
     for name, drawing, some in wanted:
@@ -50,6 +47,18 @@ def draw(report: Report, stem: Path) -> list[Path]:
             drawing(some).savefig(path, dpi=DPI)
             written.append(path)
     return written
+
+
+def _node_series(groups: Groups) -> dict[str, Groups]:
+    """What differs by the number of nodes alone: the same rate in all, or the same for each node."""
+    found: dict[str, Groups] = defaultdict(dict)
+    for name, (run, *more) in groups.items():
+        found[f"nodes-{run.rate:g}"][name] = [run, *more]
+        found[f"nodes-{run.rate / run.gateways:g}-each"][name] = [run, *more]
+    most = max(map(len, found.values()), default=0)
+    return {
+        name: series for name, series in found.items() if len(series) == most and not (most == 1 and "each" in name)
+    }
 
 
 def median_run(runs: Sequence[Run]) -> Run:

@@ -397,6 +397,15 @@ def test_pictures_are_drawn_of_what_there_are_figures_for(tmp_path: Path) -> Non
     assert plots.draw(dataclasses.replace(REPORT, runs=[history]), tmp_path / "y") == [tmp_path / "y-history.png"]
 
 
+def test_several_nodes_are_drawn_at_one_rate_in_all_and_at_one_rate_for_each(tmp_path: Path) -> None:
+    rates = [(1, 10.0), (1, 20.0), (2, 20.0)]
+    runs = [dataclasses.replace(RUN, workload="w6", gateways=count, rate=rate) for count, rate in rates]
+
+    drawn = plots.draw(dataclasses.replace(REPORT, runs=runs), tmp_path / "x")
+
+    assert {path.name for path in drawn} == {"x-cpu.png", "x-nodes-20.png", "x-nodes-10-each.png"}
+
+
 def test_an_event_to_a_node_without_its_receiver_is_seen() -> None:
     seen = Seen()
 
@@ -454,6 +463,7 @@ def test_each_case_of_a_call_has_a_name_of_its_own() -> None:
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
     assert {"w1b 200/s", "w1b 1000/s", "w6 200/s 1 node", "w6 3000/s 20 nodes", "w5", "batching 200/s"} <= set(names)
+    assert {"w6 10/s 1 node", "w6 20/s 2 nodes", "w6 100/s 10 nodes", "w6 200/s 20 nodes"} <= set(names)
     assert all(case.rate > 0 if case.workload.is_open_loop else case.window > 0 for case in cases)
 
 

@@ -23,6 +23,7 @@ LEAST = {
     "members": 2,
     "strangers": 3,
     "chain_window": 1,
+    "per_node": 0,
 }
 QUICK: dict[str, Any] = {
     "seconds": 3.0,
@@ -36,6 +37,7 @@ QUICK: dict[str, Any] = {
     "history": (1000, 2000),
     "nodes": (1, 2),
     "node_rates": (200.0,),
+    "per_node": 0.0,
 }
 #: Options that are several numbers, and what one of them may be.
 LISTS: dict[str, Callable[[str], float]] = {"rates": float, "history": int, "nodes": int, "node_rates": float}
@@ -70,6 +72,7 @@ class Command(BaseCommand):
         parser.add_argument("--history", help="w5: messages in a conversation (10000,100000,1000000)")
         parser.add_argument("--nodes", help="w6: gateway processes (1,2,5,10,20)")
         parser.add_argument("--node-rates", help="w6: messages a second in all (200,3000)")
+        parser.add_argument("--per-node", type=float, help="w6: and so many for each node (10); 0: leave that out")
         parser.add_argument("--spread", type=int, help="w6: put users on so many of the nodes only (all)")
         parser.add_argument("--out", help="folder or .json file for figures and pictures (bench in the data folder)")
 
