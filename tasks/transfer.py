@@ -6,54 +6,51 @@ All of a batch's effects are one script (commit.lua), so a batch that is killed 
 from __future__ import annotations
 
 import logging
-import math
 import secrets
-import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
-import pymongo
 from pymongo.errors import PyMongoError
 
 from imserver import metrics
-from imserver.clock import now_ms
 from imserver.conf import get_config
 from imserver.constants import SessionType
 from imserver.protocol.conversations import (
     conversation_key,
     is_notification_conversation,
 )
-from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
-from imserver.storage import conversations, keys, logs, read_seq, webhooks
+from imserver.storage import conversations, keys, logs, webhooks
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.lean_redis import Command, LeanRedis
 from imserver.storage.logs import Entry, Lease, LeaseLost, next_entry_id
-from imserver.storage.read_seq import ReadSeqWriter
 from imserver.storage.route_finder import Whereabouts
 from imserver.storage.scripts import get_script
-from imserver.storage.seq import SeqAllocator, SeqUnavailable
+from tasks.commit_call import (
+    COMMITTED,
+    COMMITTED_BEFORE,
+    LEASE_LOST,
+    PUSHES_ITSELF,
+    REFILL_FIRST,
+    WAKE_PUSH,
+    CommitAnswer,
+    commit_call,
+)
 from tasks.drain import AWAY, Stage
 from tasks.push.hooks import PushHooks
 from tasks.push.messages import Push
 from tasks.push.online import OnlinePusher, needs_stage
 from tasks.receivers import Receivers
-from tasks.sorting import Batch, MsgList, ReadReceipt, sort_batch
+from tasks.seq_supply import SeqSupply
+from tasks.sorting import Batch, MsgList, sort_batch
 from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
 
 #: A range that was refilled can only be used up by the drainer itself, so two rounds are one more than needed.
 COMMIT_ATTEMPTS = 5
-
-
-#: MongoDB was away: how long it is not asked again, so that a batch does not wait for its time-out each time.
-MONGO_RETRY_SECONDS = 3.0
-#: A refill that takes longer is not waited for; seqs beyond the range are used meanwhile.
-REFILL_SECONDS = 0.02
-#: Seqs that are to be left after a refill ahead.
-REFILL_AHEAD = 20
+#: Rounds of commits before a batch goes the long way: the first may find that ranges must be refilled.
+QUICK_ROUNDS = 2
 
 
 class MustWait(Exception):
@@ -62,42 +59,6 @@ class MustWait(Exception):
     def __init__(self, conversation_keys: set[str]) -> None:
         super().__init__(f"{len(conversation_keys)} conversations wait for MongoDB")
         self.keys = conversation_keys
-
-
-#: Rounds of commits before a batch goes the long way: the first may find that ranges must be refilled.
-QUICK_ROUNDS = 2
-
-#: The commit script's first word.
-COMMITTED, REFILL_FIRST, LEASE_LOST, COMMITTED_BEFORE = 1, 0, -1, -2
-#: What it says of the push.
-WAKE_PUSH, PUSHES_ITSELF = 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class CommitAnswer:
-    """What the commit script says when it did it. ``new`` and ``low``: numbers (1…) of lists."""
-
-    persist: bool
-    push: int
-    webhook: bool
-    last_push_id: bytes
-    first_seqs: list[int]
-    new: list[int]
-    low: list[int]
-
-    @classmethod
-    def parse(cls, answer: list[Any], lists: int) -> CommitAnswer:
-        _status, persist, push, webhook, last_push_id, *rest = answer
-        flagged = rest[lists:]
-        return cls(
-            persist=bool(persist),
-            push=push,
-            webhook=bool(webhook),
-            last_push_id=last_push_id,
-            first_seqs=rest[:lists],
-            new=[-number for number in flagged if number < 0],
-            low=[number for number in flagged if number > 0],
-        )
 
 
 def session_name(msg: MsgData) -> str:
@@ -132,12 +93,9 @@ class Transfer(Stage):
         """
         self._redis = get_redis()
         self._database = get_mongo()
-        self._seqs = SeqAllocator(self._redis, self._database)
         self._receivers = Receivers(self._redis, self._database)
-        self._read_seqs = ReadSeqWriter(self._redis, self._database)
+        self._supply = SeqSupply(self._redis, self._database, watches=pushes)
         self._config = get_config()
-        self._mongo_away_until = 0.0
-        self._refilling: threading.Thread | None = None
         # A commit that ran before its answer got lost says so when it is sent again.
         self._lean = LeanRedis(repeats=True)
         self._deferred: list[Command] = []
@@ -170,7 +128,7 @@ class Transfer(Stage):
                 self._remember_new_conversations([batch.lists[number - 1] for number in answer.new])
             self._after_commit(lease, batch, answer)
             if answer is not None:
-                self._refill_ahead([batch.lists[number - 1] for number in answer.low])
+                self._supply.refill_ahead([batch.lists[number - 1] for number in answer.low])
             return
 
     def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
@@ -226,8 +184,8 @@ class Transfer(Stage):
         if short or low:
             # MongoDB may take its time; nobody's push is to wait for that.
             logs.run_deferred(self._lean, self.take_deferred())
-        self._refill_soon(low)
-        return outcomes, [work for work, lists in short if self._refill(lists)]
+        self._supply.refill_soon(low)
+        return outcomes, [work for work, lists in short if self._supply.refill(lists)]
 
     def _prepare(
         self,
@@ -238,17 +196,20 @@ class Transfer(Stage):
         known: dict[tuple[str, bool], list[str]],
     ) -> Prepared:
         batch = sort_batch(entries, secrets.token_hex(8))
-        self._seed_read_seqs(batch.receipts)
+        self._supply.seed_read_seqs(batch.receipts)
         receivers = [[pusher.receivers_of(msg, known) for msg in item.msgs] for item in batch.lists]
         return Prepared(number, lease, entries, batch, receivers)
 
     def _commit_all(self, pusher: OnlinePusher, prepared: list[Prepared]) -> tuple[list[list[Any]], Whereabouts]:
         users = list({user for work in prepared for item in work.receivers for users in item for user in users})
         commit = get_script("commit")
-        overdraft = self._config.seq_overdraft if time.monotonic() < self._mongo_away_until else 0
+        overdraft = self._config.seq_overdraft if self._supply.is_away else 0
+        is_hooked = self._is_hooked()
         commands: list[Command] = [
             commit.command(
-                *self._script_arguments(work.lease, work.batch, work.entries, overdraft=overdraft, pushes=True)
+                *commit_call(
+                    work.lease, work.batch, work.entries, overdraft=overdraft, pushes=True, is_hooked=is_hooked
+                )
             )
             for work in prepared
         ]
@@ -310,13 +271,13 @@ class Transfer(Stage):
 
     def _commit(self, lease: Lease, batch: Batch, entries: list[Entry], *, leaves_some: bool) -> CommitAnswer | None:
         """Step 4. Raises LeaseLost; MustWait when ranges cannot be refilled because MongoDB is away."""
-        self._seed_read_seqs(batch.receipts)
+        self._supply.seed_read_seqs(batch.receipts)
         overdraft = 0
         for _attempt in range(COMMIT_ATTEMPTS):
-            script_keys, args = self._script_arguments(
-                lease, batch, entries, overdraft=overdraft, leaves_some=leaves_some
+            call = commit_call(
+                lease, batch, entries, overdraft=overdraft, leaves_some=leaves_some, is_hooked=self._is_hooked()
             )
-            answer = get_script("commit").run(self._redis, script_keys, args)
+            answer = get_script("commit").run(self._redis, *call)
             status, *rest = answer
             if status == COMMITTED:
                 return CommitAnswer.parse(answer, len(batch.lists))
@@ -325,154 +286,14 @@ class Transfer(Stage):
             if status == COMMITTED_BEFORE:
                 return None
             short = [batch.lists[number - 1] for number in rest]
-            if not self._refill(short):
+            if not self._supply.refill(short):
                 if overdraft or not self._config.seq_overdraft:
                     raise MustWait({conversation_key(item.conversation_id) for item in short})
                 overdraft = self._config.seq_overdraft
         raise RuntimeError(f"seq ranges of shard {lease.shard} were used up as fast as they were refilled")
 
-    def _seed_read_seqs(self, receipts: list[ReadReceipt]) -> None:
-        for receipt in receipts:
-            if time.monotonic() < self._mongo_away_until:
-                return
-            try:
-                self._read_seqs.seed(receipt.conversation_id, receipt.user_id)
-            except PyMongoError as error:
-                # The receipt then moves what Redis has; MongoDB keeps the greater one.
-                self._note_mongo_away("read seq not looked up", error)
-
-    def _refill(self, short: list[MsgList]) -> bool:
-        """Reserve ranges in MongoDB; False when it is away (and is not asked again for a moment)."""
-        if time.monotonic() < self._mongo_away_until:
-            return False
-        if self._refilling is not None:
-            # Who refills ahead usually takes two milliseconds; one that hangs tells that we would hang too.
-            self._refilling.join(REFILL_SECONDS)
-            if self._refilling.is_alive():
-                return False
-        try:
-            for item in short:
-                self._seqs.ensure_range(item.conversation_id, len(item.msgs))
-        except SeqUnavailable:
-            # Somebody else is at it, or died at it: its lock expires.
-            return False
-        except PyMongoError as error:
-            metrics.SEQ_REFILLS_FAILED.inc()
-            self._note_mongo_away("seq range not refilled", error)
-            return False
-        return True
-
-    def _refill_ahead(self, lists: list[MsgList]) -> None:
-        """Ranges that run low are refilled before a batch has to wait for them."""
-        if time.monotonic() < self._mongo_away_until:
-            return
-        try:
-            for item in lists:
-                self._seqs.ensure_range(item.conversation_id, len(item.msgs) + REFILL_AHEAD)
-        except SeqUnavailable:
-            return
-        except PyMongoError as error:
-            metrics.SEQ_REFILLS_FAILED.inc()
-            self._note_mongo_away("seq range not refilled ahead", error)
-
-    def _refill_soon(self, lists: list[MsgList]) -> None:
-        """The same on a thread of its own: a MongoDB that hangs must not hold up the next batch. While it is at it, nothing
-        more is asked; a range that is still low says so at its next commit."""
-        if lists and not (self._refilling and self._refilling.is_alive()):
-            self._refilling = threading.Thread(target=self._refill_ahead, args=(lists,), daemon=True)
-            self._refilling.start()
-
-    def _note_mongo_away(self, what: str, error: PyMongoError) -> None:
-        logger.warning(what, extra={"action": "transfer", "error": repr(error)[:300]})
-        if self._pusher is None:
-            self._mongo_away_until = time.monotonic() + MONGO_RETRY_SECONDS
-        elif self._mongo_away_until <= time.monotonic():
-            # Nobody's message is the one that finds out whether it is back.
-            self._mongo_away_until = math.inf
-            threading.Thread(target=self._wait_for_mongo, daemon=True).start()
-
-    def _wait_for_mongo(self) -> None:
-        pause = threading.Event()
-        while True:
-            pause.wait(MONGO_RETRY_SECONDS)
-            try:
-                with pymongo.timeout(MONGO_RETRY_SECONDS):
-                    self._database.client.admin.command("ping")
-            except PyMongoError:
-                continue
-            self._mongo_away_until = 0.0
-            return
-
-    def _script_arguments(
-        self,
-        lease: Lease,
-        batch: Batch,
-        entries: list[Entry],
-        *,
-        overdraft: int = 0,
-        leaves_some: bool = False,
-        pushes: bool = False,
-    ) -> tuple[list[Any], list[Any]]:
-        shard = lease.shard
-        script_keys: list[Any] = [
-            lease.key,
-            lease.log,
-            keys.log(keys.TO_MONGO, shard),
-            keys.log(keys.TO_PUSH, shard),
-            keys.log(keys.DEAD, shard),
-            keys.lease("persist", shard),
-            keys.wake("persist", shard),
-            keys.lease("push", shard),
-            keys.wake("push", shard),
-            keys.read_dirty(shard),
-            keys.log(keys.TO_WEBHOOK, shard),
-            keys.lease("webhook", shard),
-            keys.wake("webhook", shard),
-        ]
-        args: list[Any] = [
-            lease.token,
-            entries[0][0],
-            next_entry_id(entries[-1][0]),
-            now_ms(),
-            self._config.cache_ttl_seconds,
-            keys.WAKE_TTL_MS,
-            len(batch.lists),
-            len(batch.receipts),
-            len(batch.dead),
-            overdraft,
-            self._config.seq_key_ttl_days * 86_400,
-            "1" if webhooks.AFTER_SEND in webhooks.enabled_after_kinds(self._database) else "0",
-            "1" if pushes else "0",
-            self._config.lease_ms,
-        ]
-        removed = [entry_id for entry_id, _ in entries] if leaves_some else []
-        args += (len(removed), *removed)
-        for item in batch.lists:
-            conversation_id = item.conversation_id
-            script_keys += (
-                keys.malloc_seq(shard, conversation_id),
-                keys.msg_cache_prefix(shard, conversation_id),
-            )
-            blob = LogBatch(msgs=item.raw, operation_ids=item.operation_ids, trigger_id=batch.trigger_id)
-            args += (conversation_id, blob.SerializeToString())
-            if not item.is_stored:
-                args += (0, 0)
-                continue
-            senders = item.last_index_by_sender()
-            args += (len(senders), len(item.raw))
-            for user_id, index in senders.items():
-                args += (keys.read_seq(shard, conversation_id, user_id), user_id, index)
-            args += item.raw
-        for receipt in batch.receipts:
-            args += (
-                keys.read_seq(shard, receipt.conversation_id, receipt.user_id),
-                read_seq.dirty_field(receipt.conversation_id, receipt.user_id),
-                receipt.seq,
-                keys.malloc_seq(shard, receipt.conversation_id),
-            )
-        for letter in batch.dead:
-            args += (letter.reason, *(letter.fields.get(name, b"") for name in (b"k", b"m", b"o")))
-        return script_keys, args
+    def _is_hooked(self) -> bool:
+        return webhooks.AFTER_SEND in webhooks.enabled_after_kinds(self._database)
 
     def _remember_new_conversations(self, new: list[MsgList]) -> None:
         """Step 5, the quick half: a login lists the conversation from now on. Persist writes the records."""

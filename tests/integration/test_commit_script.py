@@ -16,10 +16,11 @@ from imserver.conf import Config
 from imserver.constants import Option
 from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import keys
-from imserver.storage.clients import Document
+from imserver.storage.clients import Document, get_mongo
 from imserver.storage.logs import Entry, Lease, LeaseLost
 from imserver.storage.scripts import get_script
 from imserver.storage.seq import SeqAllocator
+from tasks.commit_call import commit_call
 from tasks.sorting import Batch, sort_batch
 from tasks.transfer import Transfer
 from tests.factories import (
@@ -57,7 +58,7 @@ class Bench:
 
     def call(self, entries: list[Entry]) -> tuple[Batch, list[Any], list[Any]]:
         batch = sort_batch(entries, "trigger")
-        script_keys, args = self.stage._script_arguments(self.lease, batch, entries)
+        script_keys, args = commit_call(self.lease, batch, entries)
         return batch, script_keys, args
 
     def commit(self, entries: list[Entry]) -> list[Any]:
@@ -156,7 +157,7 @@ def test_batches_are_numbered_cached_and_handed_on_without_hole_or_double(
 
 
 def test_a_range_that_is_missing_changes_nothing_and_the_lists_are_named(bench: Bench) -> None:
-    SeqAllocator(bench.client, bench.stage._seqs._seqs.database).ensure_range("si_a_b", 5)
+    SeqAllocator(bench.client, get_mongo()).ensure_range("si_a_b", 5)
     entries = bench.add(
         make_msg("a", "b"),
         make_msg("a", "c"),
@@ -193,11 +194,11 @@ def test_a_refill_whose_owner_died_holds_nobody_up(bench: Bench) -> None:
 
 
 def test_two_lists_of_one_conversation_follow_one_another(bench: Bench) -> None:
-    bench.stage._seqs.ensure_range("si_a_b", 10)
+    SeqAllocator(bench.client, get_mongo()).ensure_range("si_a_b", 10)
     entries = bench.add(*(make_msg("a", "b") for _ in range(5)))
     batch = sort_batch(entries[:2], "trigger")
     batch.lists += sort_batch(entries[2:], "trigger").lists
-    script_keys, args = bench.stage._script_arguments(bench.lease, batch, entries)
+    script_keys, args = commit_call(bench.lease, batch, entries)
 
     status, *_ = get_script("commit").run(bench.client, script_keys, args)
 
@@ -318,7 +319,7 @@ def test_the_next_stages_are_woken_once_and_only_when_there_is_something_for_the
     assert bench.commit(bench.add(transient)) == [1, 0, 1]
     assert bench.commit(bench.add(transient)) == [1, 0, 0]
 
-    bench.stage._seqs.ensure_range("si_a_b", 10)
+    SeqAllocator(bench.client, get_mongo()).ensure_range("si_a_b", 10)
     assert bench.commit(bench.add(make_msg("a", "b"))) == [1, 1, 0]
     assert bench.commit(bench.add(make_msg("a", "b"))) == [1, 0, 0]
 
@@ -326,7 +327,7 @@ def test_the_next_stages_are_woken_once_and_only_when_there_is_something_for_the
 def test_a_stage_that_is_drained_right_now_is_not_woken(bench: Bench) -> None:
     assert Lease.acquire(bench.client, "persist", SHARD)
     assert Lease.acquire(bench.client, "push", SHARD)
-    bench.stage._seqs.ensure_range("si_a_b", 10)
+    SeqAllocator(bench.client, get_mongo()).ensure_range("si_a_b", 10)
 
     assert bench.commit(bench.add(make_msg("a", "b"))) == [1, 0, 0]
 

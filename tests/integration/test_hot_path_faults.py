@@ -15,7 +15,7 @@ from imserver.conf import Config, get_config
 from imserver.constants import SessionType, WebhookCommand
 from imserver.protocol.conversations import shard_of_key
 from imserver.storage import groups, keys, webhooks
-from imserver.storage.clients import Document
+from imserver.storage.clients import Document, get_mongo
 from imserver.storage.logs import Entry, Lease, LeaseLost
 from imserver.storage.scripts import get_script
 from imserver.storage.seq import Refill, SeqAllocator
@@ -114,7 +114,7 @@ def test_a_mongodb_that_is_away_does_not_hold_up_the_commit_for_receivers(
     stage = Transfer(pushes=True)
     add_entries(redis_client, [make_msg("a", "", groupID="g", sessionType=SessionType.GROUP)])
     assert stage.process_many([(lease, entries(redis_client))]) == [None]
-    stage._seqs.ensure_range("sg_g", 600)
+    SeqAllocator(redis_client, get_mongo()).ensure_range("sg_g", 600)
     redis_client.delete(*redis_client.keys(f"{get_config().key_prefix}GROUP_MEMBERS*"))
     redis_client.delete(*redis_client.keys(f"{get_config().key_prefix}GROUP_STATE*"))
     nobody: MongoClient[Document] = MongoClient(f"mongodb://{DEAD}", serverSelectionTimeoutMS=500)

@@ -16,7 +16,7 @@ from imserver.storage import keys
 from imserver.storage.clients import Document
 from imserver.storage.logs import Lease
 from imserver.storage.seq import Refill, SeqAllocator
-from tasks import transfer
+from tasks import seq_supply
 from tasks.transfer import Transfer
 from tests.client import text_of
 from tests.factories import add_entries, make_msg, read_handed, read_log, reconfigure
@@ -27,7 +27,7 @@ SHARD = 0
 @pytest.fixture(autouse=True)
 def one_shard(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     reconfigure(monkeypatch, shards=1, segment_single=5, seq_overdraft=10)
-    monkeypatch.setattr(transfer, "MONGO_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(seq_supply, "MONGO_RETRY_SECONDS", 0.0)
 
 
 class Outage:

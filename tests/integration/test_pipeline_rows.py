@@ -143,7 +143,7 @@ def test_a_read_receipt_passes_while_mongodb_is_away(
     with monkeypatch.context() as patched:
         for call in ("find_one", "find_one_and_update", "bulk_write"):
             patched.setattr(Collection, call, refuse)
-        patched.setattr("tasks.transfer.MONGO_RETRY_SECONDS", 0.0)
+        patched.setattr("tasks.seq_supply.MONGO_RETRY_SECONDS", 0.0)
         # Transient: a notification's own seq would need a range of the twin, and that needs MongoDB.
         seen = receipt("a", "b", "si_a_b", 2)
         seen.options[Option.HISTORY] = False
@@ -285,7 +285,7 @@ def test_messages_of_a_batch_that_fails_are_counted_as_failed(
 ) -> None:
     name = "im_transfer_processed_msgs_total"
     before = [counted(name, session=session, result="failed") for session in ("single", "group")]
-    monkeypatch.setattr(Transfer, "_script_arguments", broken)
+    monkeypatch.setattr("tasks.transfer.commit_call", broken)
 
     with pytest.raises(RuntimeError):
         transfer([make_msg("a", "b"), group_msg("a", "G")])
