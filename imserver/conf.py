@@ -112,7 +112,9 @@ class Config:
     linger_ms: int = _option(1000, "How long a drainer waits on empty logs before it gives its slot back.", minimum=0)
     drain_slice_ms: int = _option(60_000, "Longest run of one drain task before it gives its slot back.", minimum=100)
     persist_gather_ms: int = _option(
-        200, "How long persist lets messages gather at most before it writes; readers use the cache meanwhile.", minimum=0
+        200,
+        "How long persist lets messages gather at most before it writes; readers use the cache meanwhile.",
+        minimum=0,
     )
     segment_single: int = _option(50, "Seqs reserved in MongoDB at a time for a single chat.", minimum=1)
     segment_group: int = _option(100, "Seqs reserved in MongoDB at a time for a group.", minimum=1)
