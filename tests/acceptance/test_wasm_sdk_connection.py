@@ -33,11 +33,16 @@ def until_connected_again(user: SdkUser) -> None:
 def until_numbered(user: SdkUser, conversation_id: str, count: int) -> None:
     """Scrolling up fetches what a short connection could not, and the numbers of one's own messages."""
     numbers = set(range(1, count + 1))
-    user.until(
-        lambda: {message["seq"] for message in user.history(conversation_id)} == numbers,
-        f"{count} messages with their seqs",
-        RECONNECT_SECONDS,
-    )
+
+    def seqs() -> list[int]:
+        return [message["seq"] for message in user.history(conversation_id)]
+
+    try:
+        user.until(lambda: set(seqs()) == numbers, f"{count} messages with their seqs", RECONNECT_SECONDS)
+    except AssertionError as error:
+        found = seqs()
+        missing, unnumbered = sorted(numbers - set(found)), found.count(0)
+        raise AssertionError(f"{len(found)} messages, without seqs {missing}, {unnumbered} without a seq") from error
 
 
 def said(users: Iterable[SdkUser]) -> int:
