@@ -267,6 +267,8 @@ async def test_every_change_of_a_users_platforms_is_published_and_nothing_else(
     pubsub: Any = redis_client.pubsub
     with pubsub() as channel:
         channel.subscribe(keys.status_channel("a"))
+        # The subscription goes its own way to the server: what is published before it arrives, nobody hears.
+        assert channel.get_message(timeout=5)["type"] == "subscribe"
         await routes.register("a", first)
         await routes.register("a", second)
         await routes.register("a", web)
