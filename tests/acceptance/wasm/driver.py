@@ -140,6 +140,8 @@ class SdkUser:
         self.page = page
         self.user_id = user_id
         self.token = token
+        #: Other than the stack's; the SDK keeps the first one it was told, as long as its page lives.
+        self.gateway_url = ""
         self._events: list[Json] = []
 
     # -- calls and events
@@ -187,15 +189,15 @@ class SdkUser:
 
     # -- connection
 
-    def login(self, stack: Stack, gateway_url: str = "") -> Self:
+    def login(self, stack: Stack) -> Self:
         """Returns when the first sync is done."""
         self.page.evaluate("() => { events.length = 0; }")
         self._events.clear()
-        self.log_in(stack, gateway_url)
+        self.log_in(stack)
         self.until(lambda: self.told("OnSyncServerFinish"), "the first sync")
         return self
 
-    def log_in(self, stack: Stack, gateway_url: str = "") -> None:
+    def log_in(self, stack: Stack) -> None:
         """Only the call; whether it succeeds, the callbacks tell."""
         self.call(
             "login",
@@ -204,7 +206,7 @@ class SdkUser:
                 "token": self.token,
                 "platformID": int(Platform.WEB),
                 "apiAddr": stack.web_url,
-                "wsAddr": gateway_url or stack.gateway_url,
+                "wsAddr": self.gateway_url or stack.gateway_url,
                 "logLevel": 2,
             },
         )
@@ -329,16 +331,21 @@ class SdkBrowser:
         return user
 
     def login(self, nickname: str, gateway_url: str = "") -> SdkUser:
-        """A new user, logged in and synced."""
-        return self.open(self.app_server.register(nickname)).login(self.stack, gateway_url)
+        """A new user, logged in and synced; with another gateway than the stack's in a page of its own."""
+        user = self.open(self.app_server.register(nickname), is_fresh=bool(gateway_url))
+        user.gateway_url = gateway_url
+        return user.login(self.stack)
 
     def log_everybody_out(self) -> None:
         """What is still logged in, is logged out and its page kept; other pages are closed."""
         for user in self._users:
+            is_kept = not user.gateway_url
             try:
                 user.call("logout")
             except Refused:
-                user.page.context.close()
-            else:
+                is_kept = False
+            if is_kept:
                 self._idle.append(user.page)
+            else:
+                user.page.context.close()
         self._users.clear()
