@@ -73,6 +73,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
         node, config = get_node(), get_config()
         try:
             handshake = await accept_handshake(self.scope, len(node.connections), config.max_connections)
+            await node.until_heard()
             routes = (await presence.get_connections([handshake.user_id]))[handshake.user_id]
             check_user_connections(
                 handshake,
@@ -84,7 +85,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
         except HandshakeRefused as refused:
             await self._refuse(refused)
             raise StopConsumer from refused
-        if node.is_draining:
+        if node.is_draining or not node.is_heard:
             await self.base_send({"type": "websocket.close", "code": close.RESTART.code})
             raise StopConsumer
         # From the count to the table there is no waiting.

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 LAST_WRITES_SECONDS = 2
 #: Heartbeats without an event of our own coming back over the channel layer, until it is taken for dead.
 SILENT_BEATS = 3
+#: Until a new node's subscription is there, its calls to itself are lost. It calls so often, and so many times a heartbeat.
+FIRST_CALL_SECONDS = 0.05
+FIRST_CALLS = 20
 #: A channel layer that hangs is left alone after this long.
 RESET_SECONDS = 5
 #: The node's message to itself.
@@ -60,6 +64,8 @@ class Node:
         self.name = f"{config.key_prefix}gateway.{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(3)}"
         self.connections = ConnectionTable()
         self.is_running = False
+        #: Set once pushes come through for the first time.
+        self._heard_itself = asyncio.Event()
         self.is_draining = False
         self._heartbeat_seconds = config.node_heartbeat_ms / 1000
         self._drain_seconds = config.drain_seconds
@@ -84,6 +90,16 @@ class Node:
         loop = asyncio.get_running_loop()
         self._dispatcher = loop.create_task(self._dispatch())
         self._tasks = [loop.create_task(self._beat())]
+
+    @property
+    def is_heard(self) -> bool:
+        """Pushes came through at least once."""
+        return self._heard_itself.is_set()
+
+    async def until_heard(self) -> None:
+        """Wait some seconds for that: of what is said between a client's sync and the first push, it would miss the end."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._heard_itself.wait(), RESET_SECONDS)
 
     async def drain(self) -> None:
         """Tell every client to reconnect, spread over DRAIN_SECONDS; then leave the routing table."""
@@ -181,7 +197,7 @@ class Node:
                     self._unverified, self._is_restoring = self.connections.all(), True
                 await self._verify()
                 await self.subscriptions.tidy()
-                await asyncio.wait_for(get_channel_layer().send(self.name, {"type": BEAT_EVENT}), RESET_SECONDS)
+                await self._call_itself()
                 self._unheard_beats += 1
                 if self._unheard_beats > SILENT_BEATS:
                     self.is_running = False
@@ -190,6 +206,14 @@ class Node:
                 self.is_running = False
                 logger.warning("heartbeat failed", extra={"action": "heartbeat", "error": repr(error)})
             await asyncio.sleep(self._heartbeat_seconds)
+
+    async def _call_itself(self) -> None:
+        """Raises TimeoutError, redis.RedisError."""
+        for _ in range(FIRST_CALLS):
+            await asyncio.wait_for(get_channel_layer().send(self.name, {"type": BEAT_EVENT}), RESET_SECONDS)
+            if self.is_heard:
+                return
+            await asyncio.sleep(FIRST_CALL_SECONDS)
 
     async def _verify(self) -> None:
         """Compare our connections with the routing table, some at each heartbeat: put back what is missing, close who was
@@ -249,6 +273,7 @@ class Node:
             # Not before: until its own event comes back, a node may be deaf to pushes.
             self._unheard_beats = 0
             self.is_running = True
+            self._heard_itself.set()
         elif event["type"] == KICK_EVENT:
             self.kick(event["connections"])
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from channels.layers import get_channel_layer
 from pymongo.database import Database
 
 from gateway import node as node_module
@@ -221,3 +222,32 @@ def told(item: Connection) -> dict[str, list[int]]:
         for frame in frames
         for one in SubUserOnlineStatusTips.FromString(frame.data).subscribers
     }
+
+
+async def test_a_new_node_is_heard_as_soon_as_its_subscription_is_there(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = get_channel_layer()
+    receive, send = layer.receive, layer.send
+    calls, may_subscribe = [], asyncio.Event()
+
+    async def receive_later(channel: str) -> Any:
+        await may_subscribe.wait()
+        return await receive(channel)
+
+    async def send_counted(channel: str, event: dict[str, Any]) -> None:
+        calls.append(event)
+        await send(channel, event)
+        if len(calls) == 3:
+            assert not node.is_heard
+            may_subscribe.set()
+
+    monkeypatch.setattr(layer, "receive", receive_later)
+    monkeypatch.setattr(layer, "send", send_counted)
+    node._heartbeat_seconds = 3600
+    await node.start()
+    await node.until_heard()
+
+    assert node.is_heard
+    assert node.is_running
+    await node.drain()
