@@ -58,6 +58,7 @@ class Connection:
         "_write_now",
         "_writer",
         "codec",
+        "has_synced",
         "id",
         "is_background",
         "is_compressed",
@@ -88,6 +89,8 @@ class Connection:
         self.codec = codec
         self.is_compressed = is_compressed
         self.is_background = False
+        #: Its client has asked where its conversations end.
+        self.has_synced = False
         self.since_ms = now_ms()
         self._send = send
         self._write_now = write_now

@@ -128,6 +128,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
                 "kicked": kicked,
             },
         )
+        await get_node().tails.expect_sync(connection, handshake.operation_id)
 
     async def _refuse(self, refused: HandshakeRefused) -> None:
         """A client that asked for a text frame gets one; the others get the JSON as the upgrade's HTTP answer."""

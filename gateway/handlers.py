@@ -126,7 +126,9 @@ def _own(user_id: str, connection: Connection) -> str:
 
 async def _get_newest_seq(connection: Connection, request: Request) -> bytes:
     message = _parse(sdkws_pb2.GetMaxSeqReq, request)
-    return (await pull.get_max_seqs(_own(message.userID, connection))).SerializeToString()
+    user_id = _own(message.userID, connection)
+    await get_node().tails.note_sync(connection)
+    return (await pull.get_max_seqs(user_id)).SerializeToString()
 
 
 async def _pull_by_range(connection: Connection, request: Request) -> bytes:

@@ -22,6 +22,7 @@ from gateway import close
 from gateway.codecs.base import Response
 from gateway.connections import Connection, ConnectionTable
 from gateway.subscriptions import StatusSubscriptions
+from gateway.tails import Tails
 from imserver import metrics
 from imserver.actions import presence
 from imserver.actions.presence import KICK_EVENT
@@ -73,6 +74,7 @@ class Node:
         self._dispatcher: asyncio.Task[None] | None = None
         self._unheard_beats = 0
         self.subscriptions = StatusSubscriptions()
+        self.tails = Tails()
         # Thousands come and go together when a node dies; they need not have a Redis connection each.
         self._places = asyncio.Semaphore(CHANGES_AT_ONCE)
         #: Ids of connections whose registration is on its way.
@@ -121,6 +123,7 @@ class Node:
             task.cancel()
         await asyncio.wait(tasks or [asyncio.ensure_future(asyncio.sleep(0))], timeout=LAST_WRITES_SECONDS)
         await self.subscriptions.close()
+        await self.tails.close()
         try:
             await presence.leave([(item.user_id, item.id) for item in self.connections.all()], self.name)
             await Routes(get_async_redis()).leave(self.name)

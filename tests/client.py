@@ -118,6 +118,7 @@ class Client:
         wants_result: bool = False,
     ) -> None:
         self.user_id = user_id
+        self.token = token
         self.codec = get_codec(sdk_type)
         self.is_compressed = is_compressed
         self.wants_result = wants_result

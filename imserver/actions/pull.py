@@ -83,8 +83,7 @@ async def get_max_seqs(user_id: str) -> sdkws_pb2.GetMaxSeqResp:
     As OpenIM's, it knows no caps: who left a group learns that it goes on, and may pull none of that.
     """
     chats = await _conversation_ids(user_id)
-    own = notification_twin(single_conversation_id(user_id, user_id))
-    wanted = list(dict.fromkeys([*chats, *(notification_twin(chat) for chat in chats), own]))
+    wanted = _with_notifications(user_id, chats)
     # A twin without a counter never had a notification, so only chats are worth a look into MongoDB.
     cached = await get_cached_max_seqs(get_async_redis(), wanted)
     missing = [chat for chat in chats if chat not in cached]
@@ -94,6 +93,30 @@ async def get_max_seqs(user_id: str) -> sdkws_pb2.GetMaxSeqResp:
         if seq > 0:
             answer.maxSeqs[conversation_id] = seq
     return answer
+
+
+def _with_notifications(user_id: str, chats: list[str]) -> list[str]:
+    """Conversations, their notification twins and the user's own notifications."""
+    own = notification_twin(single_conversation_id(user_id, user_id))
+    return list(dict.fromkeys([*chats, *map(notification_twin, chats), own]))
+
+
+async def get_tails(user_id: str, since_ms: int) -> list[bytes]:
+    """The newest message (or a placeholder) of each conversation and its notifications that had one since then.
+
+    Returns serialized PushMessages of at most LAST_MESSAGES_AT_ONCE conversations each.
+    """
+    ids = _with_notifications(user_id, await _conversation_ids(user_id))
+    counters = await get_cached_max_seqs(get_async_redis(), ids)
+    bounds = await get_bounds(user_id, [item for item, (_, updated_ms) in counters.items() if updated_ms >= since_ms])
+    wanted = {item: [bound.max_seq] for item, bound in bounds.items() if bound.max_seq >= bound.min_seq}
+    recent = list(wanted)
+    payloads = []
+    for at in range(0, len(recent), LAST_MESSAGES_AT_ONCE):
+        part = {item: wanted[item] for item in recent[at : at + LAST_MESSAGES_AT_ONCE]}
+        # PushMessages has the fields of the answer to a pull.
+        payloads.append(_pull_response(part, await get_msgs(user_id, part), {}, {}))
+    return payloads
 
 
 async def get_read_and_max_seqs(

@@ -29,6 +29,7 @@
 | GROUP_LEAVERS:<group> | hash | GROUP_LEAVERS_TTL | user who just left -> ms until which the news of it still go there |
 | ROUTE:<user> | hash | none, healed by nodes | connection id -> node, platform, since |
 | SUBSCRIBED:<user> | set | SUBSCRIBED_TTL | users whose status the user asked for over REST |
+| SYNCED:<user>:<token digest> | string | RECENT_SYNC_MS | ms of the last 1001 that was asked with the token |
 | NODE:<node> | string | NODE_TTL_MS | heartbeat, with the number of connections |
 | NODE_USERS | hash | none | node -> users connected there |
 | NODES | set | none | nodes that may be alive |
@@ -63,6 +64,9 @@ BADGE_TTL_SECONDS = 90 * 86_400
 
 #: Who has not asked for so long does not look any more.
 SUBSCRIBED_TTL_SECONDS = 30 * 86_400
+
+#: OpenIM's Go core starts no second sync within 5 s of the last one's beginning; its 1001 is the sync's third step or so.
+RECENT_SYNC_MS = 6000
 
 #: An app server asks soon after it sent, or not at all: OpenIM's day.
 SEND_STATUS_TTL_SECONDS = 86_400
@@ -193,6 +197,10 @@ def status_feed_channel() -> str:
 
 def subscribed(user_id: str) -> str:
     return f"{get_config().key_prefix}SUBSCRIBED:{user_id}"
+
+
+def synced(user_id: str, token_digest: str) -> str:
+    return f"{get_config().key_prefix}SYNCED:{user_id}:{token_digest}"
 
 
 def node(name: str) -> str:

@@ -126,6 +126,24 @@ def test_everybody_is_back_after_the_gateway_restarted(sdk: SdkBrowser, stack: S
     bob.until_unread(conversation_id, 3)
 
 
+def test_the_end_of_a_chat_is_there_after_two_short_connections(sdk: SdkBrowser, stack: Stack) -> None:
+    """The SDK does not sync again within 5 s, and nothing more is said from which it could see the gap."""
+    with HoldingRelay(urlsplit(stack.gateway_url).port or 0) as relay:
+        alice, bob = sdk.login("Alice"), sdk.login("Bob", relay.url)
+        conversation_id = alice.with_user(bob)
+        bob.until_received(alice.say("before", bob)["clientMsgID"])
+
+        with relay.absence():
+            for text in ("missed", "missed, too"):
+                alice.say(text, bob)
+            until_numbered(alice, conversation_id, 3)
+        until_connected_again(bob)
+
+        bob.until_unread(conversation_id, 3)
+        assert bob.texts(conversation_id) == ["before", "missed", "missed, too"]
+        assert len(bob.told("OnSyncServerStart")) == 1
+
+
 def test_a_fresh_profile_gets_everything_again(sdk: SdkBrowser) -> None:
     alice, bob, carol = sdk.login("Alice"), sdk.login("Bob"), sdk.login("Carol")
     with_bob, with_carol = alice.with_user(bob), alice.with_user(carol)

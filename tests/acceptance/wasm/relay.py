@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,9 @@ class HoldingRelay:
         self._server_port = server_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._is_closing = False
+        self._clients: list[socket.socket] = []
+        self._may_pass = threading.Event()
+        self._may_pass.set()
 
     @property
     def url(self) -> str:
@@ -33,10 +37,22 @@ class HoldingRelay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_closing = True
+        self._may_pass.set()
         # A close alone does not wake the thread that accepts.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    @contextlib.contextmanager
+    def absence(self) -> Iterator[None]:
+        """Ends the connections there are; who connects meanwhile is kept waiting."""
+        self._may_pass.clear()
+        while self._clients:
+            # Only told to end: its own thread closes it.
+            with contextlib.suppress(OSError):
+                self._clients.pop().shutdown(socket.SHUT_RDWR)
+        yield
+        self._may_pass.set()
 
     def _accept(self) -> None:
         while not self._is_closing:
@@ -47,6 +63,8 @@ class HoldingRelay:
             threading.Thread(target=self._relay, args=(client,), daemon=True).start()
 
     def _relay(self, client: socket.socket) -> None:
+        self._may_pass.wait()
+        self._clients.append(client)
         server = self._connect()
         if server is None:
             client.close()
