@@ -29,6 +29,9 @@ from imserver.server_limits import WRITE_NOW_EXTENSION
 
 logger = logging.getLogger(__name__)
 
+#: How the Python SDK names itself.
+PYTHON_SDK = "python"
+
 
 class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -72,8 +75,8 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
     async def websocket_connect(self) -> None:
         node, config = get_node(), get_config()
         try:
-            handshake = await accept_handshake(self.scope, len(node.connections), config.max_connections)
             await node.until_heard()
+            handshake = await accept_handshake(self.scope, len(node.connections), config.max_connections)
             routes = (await presence.get_connections([handshake.user_id]))[handshake.user_id]
             check_user_connections(
                 handshake,
@@ -128,7 +131,8 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
                 "kicked": kicked,
             },
         )
-        await get_node().tails.expect_sync(connection, handshake.operation_id)
+        if not handshake.sdk_version.startswith(PYTHON_SDK):
+            await get_node().tails.expect_sync(connection, handshake.operation_id)
 
     async def _refuse(self, refused: HandshakeRefused) -> None:
         """A client that asked for a text frame gets one; the others get the JSON as the upgrade's HTTP answer."""

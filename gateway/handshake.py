@@ -41,6 +41,7 @@ class Handshake:
     codec: Codec
     is_compressed: bool
     wants_result: bool
+    sdk_version: str
 
 
 def result_json(error: IMError | None = None) -> str:
@@ -102,6 +103,7 @@ def _parse_query(query: dict[str, str], scope: dict[str, Any]) -> Handshake:
         compression=compression,
         sdk_type=query.get("sdkType", ""),
         wants_result=_BOOLEANS.get(query.get("isMsgResp", ""), False),
+        sdk_version=query.get("sdkVersion", ""),
     )
 
 
@@ -115,7 +117,7 @@ def _parse_packed(text: str) -> Handshake:
         raise ConnectionArgsError("v is not a JSON object")
     texts = {
         name: value if isinstance(value := values.get(name, ""), str) else ""
-        for name in ("userID", "token", "operationID", "compression", "sdkType")
+        for name in ("userID", "token", "operationID", "compression", "sdkType", "sdkVersion")
     }
     return _build(
         user_id=texts["userID"],
@@ -125,6 +127,7 @@ def _parse_packed(text: str) -> Handshake:
         compression=texts["compression"],
         sdk_type=texts["sdkType"],
         wants_result=values.get("sendResponse") is True,
+        sdk_version=texts["sdkVersion"],
     )
 
 
@@ -137,6 +140,7 @@ def _build(
     compression: str,
     sdk_type: str,
     wants_result: bool,
+    sdk_version: str,
 ) -> Handshake:
     for name, value in (("operationID", operation_id), ("token", token), ("sendID", user_id)):
         if not value:
@@ -160,4 +164,5 @@ def _build(
         codec=codec,
         is_compressed=compression == "gzip",
         wants_result=wants_result,
+        sdk_version=sdk_version,
     )

@@ -3,7 +3,7 @@
 OpenIM's Go core (browser, phone) syncs when it connects, but not when its last sync began less than 5 s ago. What was said
 while such a client was away it finds by the gap in the next push, and of a conversation in which nothing more is said it
 never finds the end. So it is pushed the newest message of each conversation that had one meanwhile. Who has that message
-ignores it: its seq is not new.
+ignores it: its seq is not new. The Python SDK also asks 1001, but shows what is pushed, and is left alone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 #: A client that syncs has asked by then. One that asks later hears of its newest messages twice, which does no harm.
 WAIT_SECONDS = 2.0
+#: Users of a node that fell and of the next one look at the same time.
+LOOKS_AT_ONCE = 8
+#: Frames that one turn of the event loop queues.
+FRAMES_PER_TURN = 32
 #: Seqs are dated by the workers' clocks, syncs by the gateways'.
 CLOCK_SLACK_MS = 2000
 
@@ -36,18 +40,23 @@ class Tails:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def note_sync(self, connection: Connection) -> None:
-        """The client asks where its conversations end; called before they are looked up. Raises redis.RedisError."""
+        """The client asks where its conversations end; called before they are looked up."""
         connection.has_synced = True
-        await RecentSyncs(get_async_redis()).note(connection.user_id, connection.token, now_ms())
+        try:
+            await RecentSyncs(get_async_redis()).note(connection.user_id, connection.token, now_ms())
+        except redis.RedisError as error:
+            _warn(connection, "", error)
 
     async def expect_sync(self, connection: Connection, operation_id: str) -> None:
-        """A connection was registered: if its client may think that it synced just now, tell it later what it missed.
-
-        Raises redis.RedisError.
-        """
-        since_ms = await RecentSyncs(get_async_redis()).find(connection.user_id, connection.token)
+        """A connection was registered: if its client may think that it synced just now, tell it later what it missed."""
+        try:
+            since_ms = await RecentSyncs(get_async_redis()).find(connection.user_id, connection.token)
+        except redis.RedisError as error:
+            _warn(connection, operation_id, error)
+            return
         if since_ms:
             task = asyncio.get_running_loop().create_task(self._tell(connection, since_ms, operation_id))
             self._tasks.add(task)
@@ -62,22 +71,26 @@ class Tails:
 
     async def _tell(self, connection: Connection, since_ms: int, operation_id: str) -> None:
         await asyncio.sleep(WAIT_SECONDS)
-        about = {"action": "tails", "operation_id": operation_id, "user_id": connection.user_id}
         if not _waits(connection):
             return
         try:
-            payloads = await pull.get_tails(connection.user_id, since_ms - CLOCK_SLACK_MS)
+            async with self._places:
+                payloads = await pull.get_tails(connection.user_id, since_ms - CLOCK_SLACK_MS)
         except (redis.RedisError, PyMongoError) as error:
-            # A hint, like every push; the client's next sync brings everything.
-            logger.warning("newest messages not told", extra={**about, "error": repr(error)[:300]})
+            _warn(connection, operation_id, error)
             return
-        if not _waits(connection):
-            return
-        for payload in payloads:
-            response = Response(ReqIdentifier.PUSH_MSG, operation_id=operation_id, data=payload)
-            connection.push("", connection.encode(response))
+        for at in range(0, len(payloads), FRAMES_PER_TURN):
+            await connection.relief()
+            if not _waits(connection):
+                return
+            for payload in payloads[at : at + FRAMES_PER_TURN]:
+                response = Response(ReqIdentifier.PUSH_MSG, operation_id=operation_id, data=payload)
+                connection.push("", connection.encode(response))
+            await asyncio.sleep(0)
         if payloads:
-            logger.info("newest messages told", extra=about)
+            logger.info(
+                "newest messages told", extra={**_about(connection, operation_id), "conversations": len(payloads)}
+            )
 
 
 def _waits(connection: Connection) -> bool:
@@ -86,3 +99,12 @@ def _waits(connection: Connection) -> bool:
         and not connection.is_leaving
         and is_written_to(connection.platform_id, is_background=connection.is_background)
     )
+
+
+def _about(connection: Connection, operation_id: str) -> dict[str, object]:
+    return {"action": "tails", "operation_id": operation_id, "user_id": connection.user_id}
+
+
+def _warn(connection: Connection, operation_id: str, error: Exception) -> None:
+    """A hint, like every push: what it was to bring comes with the client's next sync."""
+    logger.warning("newest messages not told", extra={**_about(connection, operation_id), "error": repr(error)[:300]})

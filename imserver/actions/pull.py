@@ -13,7 +13,7 @@ from imserver.protocol.conversations import (
     notification_twin,
     single_conversation_id,
 )
-from imserver.protocol.frames import placeholder, with_seq
+from imserver.protocol.frames import placeholder, push_messages, with_seq
 from imserver.protocol.gen import msg_pb2, sdkws_pb2
 from imserver.protocol.slots import is_the_same_for_all, shown_msg
 from imserver.storage.clients import get_async_mongo, get_async_redis
@@ -104,18 +104,18 @@ def _with_notifications(user_id: str, chats: list[str]) -> list[str]:
 async def get_tails(user_id: str, since_ms: int) -> list[bytes]:
     """The newest message (or a placeholder) of each conversation and its notifications that had one since then.
 
-    Returns serialized PushMessages of at most LAST_MESSAGES_AT_ONCE conversations each.
+    Returns a serialized PushMessages for each: OpenIM's Go core counts what is in one push as of one conversation.
     """
     ids = _with_notifications(user_id, await _conversation_ids(user_id))
     counters = await get_cached_max_seqs(get_async_redis(), ids)
-    bounds = await get_bounds(user_id, [item for item, (_, updated_ms) in counters.items() if updated_ms >= since_ms])
-    wanted = {item: [bound.max_seq] for item, bound in bounds.items() if bound.max_seq >= bound.min_seq}
-    recent = list(wanted)
+    recent = [item for item, (_, updated_ms) in counters.items() if updated_ms >= since_ms]
+    bounds = await get_bounds(user_id, await find_pullable(user_id, recent) if recent else [])
+    last = [(item, bound.max_seq) for item, bound in bounds.items() if bound.max_seq >= bound.min_seq]
     payloads = []
-    for at in range(0, len(recent), LAST_MESSAGES_AT_ONCE):
-        part = {item: wanted[item] for item in recent[at : at + LAST_MESSAGES_AT_ONCE]}
-        # PushMessages has the fields of the answer to a pull.
-        payloads.append(_pull_response(part, await get_msgs(user_id, part), {}, {}))
+    for at in range(0, len(last), LAST_MESSAGES_AT_ONCE):
+        part = last[at : at + LAST_MESSAGES_AT_ONCE]
+        found = await get_msgs(user_id, {item: [seq] for item, seq in part})
+        payloads += [push_messages(item, found.get(item, {}).get(seq) or placeholder(seq)) for item, seq in part]
     return payloads
 
 

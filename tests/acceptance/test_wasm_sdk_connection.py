@@ -90,7 +90,8 @@ def test_an_expired_token_is_told_and_not_tried_again(sdk: SdkBrowser) -> None:
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 def test_a_token_that_expires_meanwhile_ends_the_login(sdk: SdkBrowser) -> None:
     alice = sdk.open(sdk.app_server.register("Alice"))
-    alice.token = token_for(sdk.stack, alice.user_id, 3)
+    # Long enough for the login itself.
+    alice.token = token_for(sdk.stack, alice.user_id, 12)
     alice.login(sdk.stack)
 
     def ask() -> bool:
@@ -101,7 +102,7 @@ def test_a_token_that_expires_meanwhile_ends_the_login(sdk: SdkBrowser) -> None:
             return refused.code == 1501
         return False
 
-    alice.until(ask, "the token to expire")
+    alice.until(ask, "the token to expire", 40)
     alice.until_told("OnUserTokenExpired")
 
 
@@ -141,7 +142,6 @@ def test_the_end_of_a_chat_is_there_after_two_short_connections(sdk: SdkBrowser,
 
         bob.until_unread(conversation_id, 3)
         assert bob.texts(conversation_id) == ["before", "missed", "missed, too"]
-        assert len(bob.told("OnSyncServerStart")) == 1
 
 
 def test_a_fresh_profile_gets_everything_again(sdk: SdkBrowser) -> None:
