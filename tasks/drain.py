@@ -41,6 +41,8 @@ LONGEST_READ_SECONDS = 2.0
 MOST_TRACED = 500
 #: A pause that is long among messages that keep coming, and short for what waits to be written.
 QUIET_SECONDS = 0.03
+#: Entries of the feeder that make a write worth its while: more would only make it longer.
+ENOUGH_ENTRIES = 500
 #: Between two tries to give leases back whose shards still hold entries.
 SHORTEST_WAIT_SECONDS = 0.1
 #: A failing shard is tried again after 0.1, 0.2, 0.4 … seconds.
@@ -142,8 +144,9 @@ class Runner:
         self._stop = threading.Event()
         self._blocking_client_id: int | None = None
         self._progress_at = 0.0
-        #: When the last batch was done.
+        #: When the last batch was done, and the entries of all.
         self.handled_at = 0.0
+        self.handled_entries = 0
 
     def stop(self) -> None:
         """The process is to end: finish the batch in hand, give the leases back."""
@@ -246,6 +249,7 @@ class Runner:
             now = self._progress_at = time.monotonic()
             if batches:
                 self.handled_at = now
+                self.handled_entries += sum(len(entries) for _, entries in batches)
                 linger_end = now + linger_seconds
                 self._gather(self._stage.gather_ms / 1000)
             if self._stop.is_set() or now >= slice_end:
@@ -256,14 +260,17 @@ class Runner:
                 linger_end = now + max(linger_seconds, SHORTEST_WAIT_SECONDS)
 
     def _gather(self, seconds: float) -> None:
-        """Let entries come for so long, or until their feeder has paused.
+        """Let entries come for so long, or until enough came, or their feeder has paused.
 
         A feeder that has been still for longer than that says nothing: another process fills the logs then.
         """
         end = time.monotonic() + seconds
+        enough = self._feeder.handled_entries + ENOUGH_ENTRIES if self._feeder else 0
         while (now := time.monotonic()) < end:
             pause = now - self._feeder.handled_at if self._feeder else seconds
             if QUIET_SECONDS <= pause < seconds:
+                return
+            if self._feeder and self._feeder.handled_entries >= enough:
                 return
             if self._stop.wait(min(end - now, QUIET_SECONDS - pause if pause < QUIET_SECONDS else seconds)):
                 return
