@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from pymongo.database import Database
 
 from imserver.devservices.servers import EmbeddedServers
@@ -26,7 +27,7 @@ os.environ["MONGO_DATABASE"] = f"test_{secrets.token_hex(6)}"
 import django
 
 from imserver import conf
-from imserver.storage import clients
+from imserver.storage import clients, seq, webhooks
 from imserver.storage.clients import Document
 from imserver.storage.indexes import ensure_indexes
 from tasks.push import layer
@@ -35,6 +36,10 @@ from tests.node_probe import MakeNode, NodeProbe
 from tests.stack import Stack
 
 django.setup()
+
+# How long an example takes says only how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +112,9 @@ def config(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> Iterato
         conf.get_config(), key_prefix=f"t{secrets.token_hex(4)}:", mongo_database=f"test_{secrets.token_hex(6)}"
     )
     monkeypatch.setattr(conf, "_config", own)
+    # A fresh database's first collections may take MongoDB a while, and that is no outage.
+    monkeypatch.setattr(webhooks, "PATIENCE_SECONDS", 20)
+    monkeypatch.setattr(seq, "RESERVE_SECONDS", 20)
     yield own
     clients.get_mongo_client().drop_database(own.mongo_database)
     client = clients.get_redis()

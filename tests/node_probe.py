@@ -44,10 +44,18 @@ class NodeProbe:
         self._client.hset(keys.route(user_id), unique("c"), orjson.dumps(record).decode())
 
     def events(self) -> list[dict[str, Any]]:
-        found = []
-        while (message := self._inbox.get_message(timeout=0.2)) is not None:
-            found.append(get_channel_layer().deserialize(message["data"]))
+        """What came since the last look: all that was published before this one."""
+        end = {"type": unique("end")}
+        self._client.publish(self.name, get_channel_layer().serialize(end))
+        found: list[dict[str, Any]] = []
+        while (event := self._next(5)) != end:
+            assert event is not None, "the node's subscription is lost"
+            found.append(event)
         return found
+
+    def _next(self, seconds: float) -> dict[str, Any] | None:
+        message = self._inbox.get_message(timeout=seconds)
+        return None if message is None else get_channel_layer().deserialize(message["data"])
 
     def pushed(self) -> list[tuple[str, int, list[str]]]:
         """(text's client id, seq, users) of everything that was pushed, in order."""
@@ -65,18 +73,20 @@ class NodeProbe:
 
     def _answer(self, code: PushResult, platform_id: int) -> None:
         while not self._is_closed.is_set():
-            for event in self.events():
-                users = {user for _, _, named in unpack(event) for user in named}
-                self.seen += 1
-                if "reply" in event:
-                    answer = {
-                        "type": RESULTS_EVENT,
-                        "id": event["id"],
-                        "part": event["part"],
-                        "node": self.name,
-                        "results": [[user, platform_id, int(code)] for user in users],
-                    }
-                    self._client.publish(event["reply"], get_channel_layer().serialize(answer))
+            event = self._next(0.2)
+            if event is None:
+                continue
+            users = {user for _, _, named in unpack(event) for user in named}
+            self.seen += 1
+            if "reply" in event:
+                answer = {
+                    "type": RESULTS_EVENT,
+                    "id": event["id"],
+                    "part": event["part"],
+                    "node": self.name,
+                    "results": [[user, platform_id, int(code)] for user in users],
+                }
+                self._client.publish(event["reply"], get_channel_layer().serialize(answer))
 
     def close(self) -> None:
         self._is_closed.set()

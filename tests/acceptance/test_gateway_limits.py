@@ -17,6 +17,7 @@ from imserver.conf import get_config
 from imserver.constants import ReqIdentifier
 from imserver.protocol.conversations import single_conversation_id
 from imserver.protocol.gen import sdkws_pb2
+from tests.acceptance.devices import until
 from tests.client import Api, Client, Connect, Sleeper, text_message, text_of
 from tests.stack import Stack, on_both_servers, wait_until
 
@@ -24,7 +25,9 @@ pytestmark = [pytest.mark.acceptance, on_both_servers]
 
 RATE = 20
 PER_USER = 3
-STALL_SECONDS = 5
+#: Longer than a test lasts, and what a test can wait for.
+PATIENT_SECONDS, STALL_SECONDS = 600, 5
+QUEUE_BYTES = 2_097_152
 #: Far more than the queue, the server's buffer and the kernel's buffers take together.
 LONG_TEXT, LONG_TEXTS, WAVE = "x" * 40_000, 200, 20
 
@@ -38,8 +41,8 @@ def strict(shared_stack: Stack, gateway_server: str) -> Iterator[Stack]:
         REQUESTS_PER_SECOND=str(RATE),
         REQUESTS_PER_SECOND_PER_USER=str(RATE * 3 // 2),
         MAX_CONNECTIONS_PER_USER=str(PER_USER),
-        SEND_QUEUE_BYTES="2097152",
-        SEND_STALL_SECONDS=str(STALL_SECONDS),
+        SEND_QUEUE_BYTES=str(QUEUE_BYTES),
+        SEND_STALL_SECONDS=str(PATIENT_SECONDS),
         DRAIN_SECONDS="1",
     ) as running:
         yield running
@@ -78,21 +81,28 @@ async def until_connected(strict: Stack, count: int) -> None:
     await asyncio.to_thread(wait_until, lambda: connection_count(strict) == count, f"{count} connections")
 
 
+async def until_routed(node: Stack, user_id: str, count: int = 1) -> None:
+    """A connection is registered a moment after it is accepted. This wait, unlike a ping, spends nothing of its rate, and
+    does not read."""
+    await until(lambda: node.redis.hlen(f"{node.prefix}ROUTE:{user_id}") == count, f"{count} routes")
+
+
 # -- readers
 
 
-FallAsleep = Callable[[str], Awaitable[Sleeper]]
+FallAsleep = Callable[..., Awaitable[Sleeper]]
 
 
 @pytest.fixture
 async def fall_asleep(strict: Stack, api: Api) -> AsyncIterator[FallAsleep]:
-    """Connects a user to the strict gateway who does not read."""
+    """Connects a user who does not read, to the strict gateway or another."""
     sleepers: list[Sleeper] = []
 
-    async def fall_asleep(user_id: str) -> Sleeper:
-        sleeper = Sleeper(Client(strict.gateway_url, user_id, await api.token(user_id)))
+    async def fall_asleep(user_id: str, node: Stack = strict) -> Sleeper:
+        sleeper = Sleeper(Client(node.gateway_url, user_id, await api.token(user_id)))
         sleepers.append(sleeper)
         await sleeper.connect()
+        await until_routed(node, user_id)
         return sleeper
 
     yield fall_asleep
@@ -121,6 +131,7 @@ async def test_a_reader_that_stops_reading_delays_nobody_and_gets_everything_aft
     await api.register(alice, bob, carol)
     sleeper = await fall_asleep(bob)
     reader = await join(carol)
+    await reader.until_registered()
 
     await flood(connect, alice, bob, carol, reader=reader)
 
@@ -138,18 +149,28 @@ async def test_a_reader_that_stops_reading_delays_nobody_and_gets_everything_aft
 
 
 async def test_a_client_that_never_reads_again_is_gone_after_a_while(
-    strict: Stack, api: Api, connect: Connect, fall_asleep: FallAsleep, names: Iterator[str]
+    shared_stack: Stack,
+    gateway_server: str,
+    api: Api,
+    connect: Connect,
+    fall_asleep: FallAsleep,
+    names: Iterator[str],
 ) -> None:
     alice, bob = next(names), next(names)
     await api.register(alice, bob)
-    before = connection_count(strict)
-    await fall_asleep(bob)
-    await until_connected(strict, before + 1)
+    with shared_stack.with_gateway(
+        f"stalling-{gateway_server}",
+        GATEWAY_SERVER=gateway_server,
+        SEND_QUEUE_BYTES=str(QUEUE_BYTES),
+        SEND_STALL_SECONDS=str(STALL_SECONDS),
+    ) as node:
+        await fall_asleep(bob, node)
+        await until_connected(node, 1)
 
-    await flood(connect, alice, bob)
+        await flood(connect, alice, bob)
 
-    await until_connected(strict, before)
-    assert "slow reader cut off" in strict.log(strict.gateway_name)
+        await until_connected(node, 0)
+        assert "slow reader cut off" in node.log(node.gateway_name)
 
 
 # -- requests
@@ -173,17 +194,19 @@ async def test_requests_above_the_rate_are_answered_with_their_code_and_change_n
     assert [int(text_of(msg)) for msg in client.chat_with(bob)] == admitted
 
 
-async def test_connections_of_a_user_share_a_rate(api: Api, join: Join, names: Iterator[str]) -> None:
+async def test_connections_of_a_user_share_a_rate(strict: Stack, api: Api, join: Join, names: Iterator[str]) -> None:
     alice = next(names)
     await api.register(alice)
-    request = sdkws_pb2.GetMaxSeqReq(userID=alice).SerializeToString()
-    clients = [await join(alice), await join(alice)]
+    clients = [await join(alice) for _ in range(PER_USER)]
+    await until_routed(strict, alice, PER_USER)
 
+    # What cannot be decoded is answered at once: the user's rate must not refill as fast as it is spent. Each connection
+    # keeps to its own rate.
     answers = await asyncio.gather(
-        *[await client.submit(ReqIdentifier.GET_NEWEST_SEQ, request) for client in clients for _ in range(RATE * 2)]
+        *[await client.submit(ReqIdentifier.GET_NEWEST_SEQ, b"\xff") for client in clients for _ in range(RATE * 2)]
     )
 
-    assert {answer.err_code for answer in answers} == {0, 90103}
+    assert {answer.err_code for answer in answers} == {1001, 90103}
 
 
 async def test_a_flood_that_goes_on_is_closed(api: Api, join: Join, names: Iterator[str]) -> None:

@@ -267,7 +267,7 @@ async def test_counters_of_the_whole_path_rise_when_a_message_is_sent(
         return [name for name, figure in steps.items() if figure(now) <= figure(before)]
 
     try:
-        wait_until(lambda: not unmoved(), "the counters", seconds=5)
+        wait_until(lambda: not unmoved(), "the counters")
     except AssertionError:
         pytest.fail(f"after a message through {processes} did not rise: {', '.join(unmoved())}")
 

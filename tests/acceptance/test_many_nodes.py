@@ -75,6 +75,8 @@ def stack(servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory) ->
         "NODE_TTL_MS": str(NODE_TTL_MS),
         "PUSH_RESULT_MS": str(PUSH_RESULT_MS),
         "SEND_QUEUE_BYTES": "2097152",
+        # Who does not read is to be cut off because its queue is full, however slowly it fills.
+        "SEND_STALL_SECONDS": "600",
     }
     with Stack(servers, tmp_path_factory.mktemp("nodes"), gateways=NODES, **settings) as running:
         for number in range(NODES):

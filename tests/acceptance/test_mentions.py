@@ -12,6 +12,7 @@ import pytest
 from imserver.constants import ContentType, MsgFrom, SessionType
 from imserver.protocol.conversations import notification_twin, single_conversation_id
 from imserver.protocol.gen.sdkws_pb2 import MsgData
+from tests.acceptance.devices import until
 from tests.acceptance.group_api import GroupApi
 from tests.client import ANSWER_SECONDS, Api, Client, Connect
 from tests.stack import POLL_SECONDS
@@ -60,12 +61,16 @@ class Group:
         await self.people.api.call("/conversation/set_conversations", body, token=await self.people.token(user_id))
 
     async def versions(self) -> list[int]:
-        """Of each user's list of conversations."""
-        found = []
-        for user_id in self.user_ids:
-            body = {"userID": user_id, "idHash": 0}
-            found.append((await self.people.api.call("/conversation/get_full_conversation_ids", body))["version"])
-        return found
+        return await versions_of(self.people.api, self.user_ids)
+
+
+async def versions_of(api: Api, user_ids: list[str]) -> list[int]:
+    """Of each user's list of conversations."""
+    found = []
+    for user_id in user_ids:
+        body = {"userID": user_id, "idHash": 0}
+        found.append((await api.call("/conversation/get_full_conversation_ids", body))["version"])
+    return found
 
 
 @pytest.fixture
@@ -73,8 +78,15 @@ async def group(api: Api, connect: Connect, names: Iterator[str]) -> Group:
     people = GroupApi(api, names)
     user_ids = await people.users(5)
     sender = await connect(user_ids[0])
+    counted = [version + 1 for version in await versions_of(api, user_ids)]
     group = Group(people, sender, await people.create(user_ids[0], *user_ids[1:]), user_ids)
-    await group.until_marks(0, 0, 0, 0, 0)
+
+    async def is_counted() -> bool:
+        return await group.versions() == counted
+
+    # A record is shown before it is written, and counted a moment after that.
+    await until(is_counted, "everybody's record to be counted")
+    assert await group.marks() == [0, 0, 0, 0, 0]
     return group
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,6 +37,13 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], s
     while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(POLL_SECONDS)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # gone between the two questions
+        return False
 
 
 class Up:
@@ -132,7 +140,7 @@ class Up:
         return code
 
     def leftovers(self) -> list[str]:
-        return [str(process) for process in self._seen if process.is_running() and process.status() != "zombie"]
+        return [str(process) for process in self._seen if is_alive(process)]
 
     def clean_up(self) -> None:
         self.children()
@@ -140,7 +148,7 @@ class Up:
             self.process.kill()
             self.process.wait()
         for process in self._seen:
-            if process.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._reader.join()
         if self.process.stdout is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from pymongo.collection import Collection
 
 from imserver.conf import get_config
-from imserver.storage import logs
+from imserver.storage import logs, seq
 from imserver.storage.clients import get_redis
 from imserver.storage.lean_redis import LeanRedis
 from imserver.storage.logs import Lease
@@ -76,6 +76,7 @@ STEPS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
 def main(step: str, nth: int) -> None:
     name, _, moment = step.partition("/")
     owner, function, applies = STEPS[name]
+    seq.RESERVE_SECONDS = 20
     crash_around(owner, function, after=moment == "after", nth=nth, applies=applies)
     transfer_stage, persist_stage = Transfer(), Persist()
     for stage in (transfer_stage, persist_stage):

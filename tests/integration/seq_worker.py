@@ -14,6 +14,7 @@ def start(environ: dict[str, str]) -> None:
     os.environ.update(environ)
     seq.RETRY_WAIT_SECONDS = 0.02
     seq.RETRY_LIMIT = 200
+    seq.RESERVE_SECONDS = 20
 
 
 def allocate(conversation_id: str, sizes: list[int]) -> list[tuple[int, int]]:

@@ -42,7 +42,7 @@ async def append(shard: int, items: list[Append]) -> list[Any]:
     return result
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     calls=st.lists(
         st.lists(st.tuples(st.sampled_from(SENDERS), st.sampled_from(CLIENT_IDS)), min_size=1, max_size=5), max_size=6

@@ -116,7 +116,7 @@ many = st.builds(lambda one, count: [one] * count, spoken, st.integers(90, 130))
 batches = st.lists(st.lists(spoken, min_size=1, max_size=12) | many, min_size=1, max_size=5)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(told=batches, is_replayed=st.booleans())
 def test_batches_are_numbered_cached_and_handed_on_without_hole_or_double(
     bench: Bench, told: list[list[Spoken]], is_replayed: bool

@@ -160,7 +160,7 @@ async def test_a_list_that_redis_lost_is_rebuilt(
     assert await listed.get_ids("a") == {"si_a_b"}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     stored=st.sets(st.integers(0, 5)),
     early=st.sets(st.integers(0, 8)),

@@ -196,7 +196,7 @@ def test_slow_push_hooks_do_not_cost_the_lease_for_ever(
         app.stopping.wait(0.8)
         return Reply()
 
-    reconfigure(monkeypatch, lease_ms=500, linger_ms=100)
+    reconfigure(monkeypatch, lease_ms=1500, linger_ms=100)
     monkeypatch.setattr(drain, "HUNG_SECONDS", 1.0)
     monkeypatch.setattr(drain, "wake", lambda stage, shard: None)
     node = make_node()
@@ -305,7 +305,7 @@ def test_many_shards_that_each_take_their_time_do_not_count_as_one_hung_batch(
                 self.lost.append(lease.shard)
                 raise
 
-    reconfigure(monkeypatch, shards=8, lease_ms=500, linger_ms=100)
+    reconfigure(monkeypatch, shards=8, lease_ms=1500, linger_ms=100)
     monkeypatch.setattr(drain, "HUNG_SECONDS", 1.0)
     stage = Slow()
     runner = Runner(stage)

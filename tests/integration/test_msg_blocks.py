@@ -61,7 +61,7 @@ def test_a_hundred_seqs_share_a_document(seq: int, expected: str) -> None:
     assert doc_id("si_a_b", seq) == expected
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cuts=st.lists(st.integers(1, 130), min_size=1, max_size=5), together=st.booleans())
 def test_batches_of_any_size_fill_their_slots(
     writer: MsgBlockWriter, database: Database[Document], cuts: list[int], together: bool

@@ -55,7 +55,10 @@ def test_a_receiver_who_is_connected_nowhere_gets_an_offline_push_and_its_sender
     assert redis_client.exists(keys.wake("offline_push", SHARD))
 
 
-def test_a_phone_that_took_the_message_needs_none(redis_client: redis.Redis, make_node: MakeNode) -> None:
+def test_a_phone_that_took_the_message_needs_none(
+    redis_client: redis.Redis, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_long_for_results(monkeypatch)
     node = make_node()
     node.connect("b", Platform.ANDROID)
     node.answer_all(PushResult.OK, platform_id=Platform.ANDROID)

@@ -42,6 +42,8 @@ HOOK = WebhookCommand.BEFORE_OFFLINE_PUSH
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "BACKOFF_FIRST_SECONDS", 0.02)
     monkeypatch.setattr(delivery, "BACKOFF_MOST_SECONDS", 0.05)
+    # One run is to do all that is there; tests of the slice set their own.
+    monkeypatch.setattr(stage_module, "SLICE_SECONDS", 30)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from imserver.vendors import getui
 from imserver.vendors.base import Notice, Outcome, Target
 from imserver.vendors.registry import create_vendor
 from tasks.push import delivery
+from tasks.push import offline as stage_module
 from tests.factories import reconfigure, wait_until
 from tests.offline_pushes import OfflinePushes, add_token
 from tests.push_servers import Reply, Request
@@ -34,6 +35,8 @@ COLLECTION = device_tokens.COLLECTION
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "BACKOFF_FIRST_SECONDS", 0.02)
     monkeypatch.setattr(delivery, "BACKOFF_MOST_SECONDS", 0.05)
+    # One run is to do all that is there.
+    monkeypatch.setattr(stage_module, "SLICE_SECONDS", 30)
     monkeypatch.setattr(getui, "TOO_OFTEN_SECONDS", FakeGetui.wait_seconds)
 
 

@@ -23,7 +23,7 @@ ASC, DESC = sdkws_pb2.PullOrderAsc, sdkws_pb2.PullOrderDesc
 #: Seqs of si_a_b and of its notification twin in most tests here.
 LENGTH = 12
 orders = st.sampled_from([ASC, DESC])
-OPTIONS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+OPTIONS = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ def mark_dirty(client: redis.Redis, user_id: str, seq: int, *, conversation_id: 
     client.hset(keys.read_dirty(shard_of(conversation_id, 16)), read_seq.dirty_field(conversation_id, user_id), seq)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(st.integers(1, 30), min_size=1, max_size=8), flush_every=st.integers(1, 4))
 async def test_a_read_seq_only_moves_forward_and_mongodb_gets_the_last_one(
     seqs: ReadSeqs, redis_client: redis.Redis, database: Database[Document], steps: list[int], flush_every: int

@@ -53,7 +53,7 @@ def gaps_of(document: Document) -> set[int]:
     return {number for gap in document.get("gaps", []) for number in range(gap["from"], gap["to"] + 1)}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     prefix=st.sampled_from(["si_", "sg_", "n_"]),
     sizes=st.lists(st.integers(0, 5) | st.integers(40, 120) | st.just(600), max_size=8),

@@ -154,8 +154,9 @@ def test_headers_that_are_too_large_are_refused(hasty: Running) -> None:
         assert read_all(connection)[:12] in {b"", b"HTTP/1.1 400"}
 
 
-def test_a_second_request_of_a_connection_is_answered(hasty: Running) -> None:
-    with hasty.dial() as connection, connection.makefile("rb") as lines:
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_second_request_of_a_connection_is_answered(server: str, tmp_path: Path) -> None:
+    with running(server, tmp_path) as web, web.dial() as connection, connection.makefile("rb") as lines:
         for _ in range(2):
             connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             assert lines.readline().startswith(b"HTTP/1.1 200")

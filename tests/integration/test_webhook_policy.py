@@ -198,13 +198,13 @@ async def test_a_hook_that_is_away_or_silent_is_given_up_after_its_timeout(
     database: Database[Document], app: AppServer, is_open: bool
 ) -> None:
     switch_on(database, SINGLE, AppServer().url, fail_open=True)
-    switch_on(database, MODIFY, app.url, timeout=0.2, fail_open=is_open)
+    switch_on(database, MODIFY, app.url, timeout=2, fail_open=is_open)
     app.reply = lambda _call: (app.stopping.wait(20), Reply())[1]
 
     if is_open:
         assert await before_send(make_msg("a", "b"), "op") is False
     else:
-        with pytest.raises(WebhookUnreachable, match=r"no answer within 0\.2 s"):
+        with pytest.raises(WebhookUnreachable, match="no answer within 2 s"):
             await before_send(make_msg("a", "b"), "op")
 
     assert len(app.calls) == 1
