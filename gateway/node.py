@@ -100,8 +100,9 @@ class Node:
 
     async def until_heard(self) -> None:
         """Wait some seconds for that: of what is said between a client's sync and the first push, it would miss the end."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._heard_itself.wait(), RESET_SECONDS)
+        if not self.is_heard:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._heard_itself.wait(), RESET_SECONDS)
 
     async def drain(self) -> None:
         """Tell every client to reconnect, spread over DRAIN_SECONDS; then leave the routing table."""

@@ -76,6 +76,7 @@ STEPS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
 def main(step: str, nth: int) -> None:
     name, _, moment = step.partition("/")
     owner, function, applies = STEPS[name]
+    # A slow MongoDB would count as away, and what waits for it is not looked at again here.
     seq.RESERVE_SECONDS = 20
     crash_around(owner, function, after=moment == "after", nth=nth, applies=applies)
     transfer_stage, persist_stage = Transfer(), Persist()

@@ -649,6 +649,7 @@ def test_only_what_is_switched_on_counts_as_enabled(database: Database[Document]
 def test_a_change_is_seen_within_two_seconds(database: Database[Document], config: Config) -> None:
     assert webhooks.enabled_after_kinds(database) == frozenset()
     database[webhooks.COLLECTION].insert_one({"command": SAVE, "url": "http://x", "enable": True})
+    # Two seconds later.
     webhooks.get_cache(database)._loaded_at -= 2
 
     assert webhooks.enabled_after_kinds(database) == {AFTER_SAVE}
