@@ -438,7 +438,7 @@ def test_gathering_ends_when_the_stage_before_has_paused(
     stage.gather_ms = 600_000
     fill(redis_client, 1, range(1))
     start(feeder, 1).result(10)
-    reconfigure(monkeypatch, linger_ms=3000)
+    reconfigure(monkeypatch, linger_ms=20_000)
     fill(redis_client, 0, range(1))
     start(Runner(stage, feeder), 0)
     wait_until(lambda: stage.batches == [1], "the first entry is handled at once")
@@ -448,17 +448,22 @@ def test_gathering_ends_when_the_stage_before_has_paused(
     wait_until(lambda: stage.of(0) == [0, 1, 2], "nobody waits for ten minutes")
 
 
-def test_gathering_ends_when_the_stage_before_has_handed_on_enough(redis_client: redis.Redis, start: Start) -> None:
+def test_gathering_ends_when_the_stage_before_has_handed_on_enough(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    reconfigure(monkeypatch, linger_ms=20_000)
     feeder = Runner(Recorder())
     stage = Recorder()
     stage.gather_ms = 600_000
     is_over = threading.Event()
+    # One that was still for long would be taken for no feeder at all.
+    feeder.handled_at = time.monotonic()
 
     def hand_on() -> None:
         """As one that never pauses."""
         while not is_over.wait(0.002):
             feeder.handled_at = time.monotonic()
-            feeder.handled_entries += 1
+            feeder.handled_entries += drain.ENOUGH_ENTRIES // 20
 
     busy = threading.Thread(target=hand_on, daemon=True)
     busy.start()
