@@ -212,7 +212,7 @@ def test_a_lease_that_was_lost_leaves_the_entries_to_the_new_owner(redis_client:
 def test_losing_one_shards_lease_does_not_stop_the_others(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    reconfigure(monkeypatch, linger_ms=2000)
+    reconfigure(monkeypatch, linger_ms=20_000)
 
     def lose_shard_1(lease: Lease, entries: list[Entry]) -> None:
         if lease.shard == 1:

@@ -360,6 +360,9 @@ def test_a_vendor_that_is_silent_costs_one_push_and_the_others_wait(
     database: Database[Document], redis_client: redis.Redis, jpush: FakeJPush, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconfigure(monkeypatch, offline_push_timeout_seconds=1, **jpush.settings)
+    # Long enough that the others have looked before the next call may ask.
+    monkeypatch.setattr(delivery, "BACKOFF_FIRST_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "BACKOFF_MOST_SECONDS", 0.5)
     with OfflinePushes(redis_client) as pushes:
         pushes.add("a", ["first"])
         jpush.answer = lambda _request: None
