@@ -25,6 +25,9 @@ _PUSHES_SENT = metrics.FRAMES_SENT.labels("push")
 #: Share of the queue that may be full before its owner's own requests wait: they are answered into it.
 CROWDED_SHARE = 0.25
 
+#: Frames that one turn of the event loop queues; far fewer than a connection's queue holds.
+FRAMES_PER_TURN = 32
+
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 
 

@@ -20,7 +20,7 @@ from channels.layers import get_channel_layer
 
 from gateway import close
 from gateway.codecs.base import Response
-from gateway.connections import Connection, ConnectionTable
+from gateway.connections import FRAMES_PER_TURN, Connection, ConnectionTable
 from gateway.subscriptions import StatusSubscriptions
 from gateway.tails import Tails
 from imserver import metrics
@@ -54,8 +54,6 @@ BEATS_A_ROUND = 30
 RESTORED_A_BEAT = 5000
 #: Connections that are registered and removed at the same time.
 CHANGES_AT_ONCE = 32
-#: Frames that one turn of the event loop queues; far fewer than a connection's queue holds.
-FRAMES_PER_TURN = 32
 
 
 class Node:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import redis
 
 from gateway.codecs.base import Response
-from gateway.connections import Connection
+from gateway.connections import FRAMES_PER_TURN, Connection
 from imserver import metrics
 from imserver.actions import presence
 from imserver.constants import ReqIdentifier
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 #: Changes gather for this long: a node that dies takes thousands of users along, and a connection's queue is short.
 GATHER_SECONDS = 0.02
-#: Frames that one turn of the event loop queues.
-FRAMES_PER_TURN = 32
 #: After a failure to read how everybody is.
 RETRY_SECONDS = 1.0
 

@@ -15,7 +15,7 @@ import redis
 from pymongo.errors import PyMongoError
 
 from gateway.codecs.base import Response
-from gateway.connections import Connection
+from gateway.connections import FRAMES_PER_TURN, Connection
 from imserver.actions import pull
 from imserver.clock import now_ms
 from imserver.constants import ReqIdentifier
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 WAIT_SECONDS = 2.0
 #: Users of a node that fell and of the next one look at the same time.
 LOOKS_AT_ONCE = 8
-#: Frames that one turn of the event loop queues.
-FRAMES_PER_TURN = 32
 #: Seqs are dated by the workers' clocks, syncs by the gateways'.
 CLOCK_SLACK_MS = 2000
 
