@@ -118,8 +118,12 @@ class Load:
         """Warm up, then measure; ends the sending.
 
         ``work`` begins with the measured time and is waited for; when it is done sooner, so is the measured time.
+        Without it messages are on their way already: the server is not warm before the first of them has arrived.
         """
         await self._wait(self.plan.warmup_seconds)
+        deadline = time.monotonic() + ARRIVE_SECONDS
+        while work is None and not self._arrived and time.monotonic() < deadline:
+            await self._wait(0.02)
         self._notify("measuring", {})
         self._from, arrived_before = time.monotonic(), self._arrived
         self.is_measuring = True

@@ -145,10 +145,11 @@ def _compared(report: Report) -> list[list[str]]:
 
 def _verdict(run: Run) -> str:
     if run.is_good:
-        return f"{run.name}: {run.sent:,} sent; each answered, delivered once and in order, and stored."
+        text = f"{run.name}: {run.sent:,} sent; each answered, delivered once and in order, and stored."
+        return text if run.delivered or run.series else f"{text} None of it within the measured time: measure longer."
     faults = [f"{count:,} {name}" for name, count in run.faults.items() if count]
     faults += [f"{count:,} refused with {reason}" for reason, count in run.refused.items()]
-    return f"{run.name}: FAULTS of {run.sent:,} sent: {', '.join(faults) or 'nothing was delivered'}."
+    return f"{run.name}: FAULTS of {run.sent:,} sent: {', '.join(faults) or 'nothing was sent'}."
 
 
 def _listed(figures: Mapping[str, float], digits: int) -> str:

@@ -249,11 +249,19 @@ def test_cpu_is_divided_by_the_messages_of_the_measured_time() -> None:
 
 
 def test_a_run_without_messages_divides_by_nothing_and_is_no_success() -> None:
-    run = dataclasses.replace(RUN, delivered=0, seconds=0.0)
+    run = dataclasses.replace(RUN, sent=0, delivered=0, seconds=0.0)
 
     assert run.delivered_per_second == 0.0
     assert run.cpu_ms_per_msg["gateway"] == 1000.0
     assert not run.is_good
+    assert "FAULTS of 0 sent: nothing was sent." in table.render(dataclasses.replace(REPORT, runs=[run]))
+
+
+def test_a_run_whose_messages_came_late_is_no_fault_but_says_that_it_has_no_figure() -> None:
+    run = dataclasses.replace(RUN, delivered=0)
+
+    assert run.is_good
+    assert "None of it within the measured time" in table.render(dataclasses.replace(REPORT, runs=[run]))
 
 
 @pytest.mark.parametrize(
