@@ -20,7 +20,7 @@ from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 from imserver.conf import get_config
 from imserver.constants import SLOW_READER_CODE
 from imserver.http_pacing import PacedRequest, paced
-from imserver.server_limits import MAX_HEADER_BYTES
+from imserver.server_limits import KEEP_ALIVE_SECONDS, MAX_HEADER_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class Request(PacedRequest, http_protocol.WebRequest):  # type: ignore[misc]
     def process(self) -> Any:
         # Nobody is refused for where a page came from; autobahn would refuse what it cannot parse.
         self.requestHeaders.removeHeader(b"origin")
+        # What Twisted goes back to when the request is done; the time for headers is looked after below.
+        self.channel._savedTimeOut = KEEP_ALIVE_SECONDS
         return super().process()
 
     def check_timeouts(self) -> None:

@@ -20,6 +20,7 @@ from imserver.conf import get_config
 from imserver.runtime import settle
 from imserver.server_limits import (
     CLOSE_SECONDS,
+    KEEP_ALIVE_SECONDS,
     LAST_BYTES_SECONDS,
     MAX_HEADER_BYTES,
     PING_INTERVAL_SECONDS,
@@ -78,6 +79,7 @@ def _serve_uvicorn(application: Any, host: str, port: int, on_start: Hook | None
             ws_ping_timeout=None,
             ws_per_message_deflate=False,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             lifespan="off",
             access_log=False,
             log_config=None,

@@ -9,6 +9,9 @@ PING_TIMEOUT_SECONDS = 30
 CHECK_SECONDS = 1
 #: A closed connection whose client neither reads the rest nor answers the close is aborted after this.
 CLOSE_SECONDS = 10
+#: How long an HTTP connection may be idle between two requests. Clients and reverse proxies keep idle connections for up to a
+#: minute; if the server were the first to close, a request on its way at that moment would fail.
+KEEP_ALIVE_SECONDS = 75
 #: Request line and headers together.
 MAX_HEADER_BYTES = 16_384
 #: What is left when the gateway has drained gets this long for its last bytes.

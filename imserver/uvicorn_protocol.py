@@ -77,6 +77,13 @@ class HttpProtocol(_Closing, H11Protocol):
         elif not self._waiting_since:
             self._waiting_since = self.loop.time()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # The next request may have begun to arrive before this answer was done.
+        has_begun = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]
+        if has_begun or self.conn.their_state is h11.SEND_BODY:
+            self._waiting_since = self.loop.time()
+
     def check(self, now: float) -> None:
         if self.is_closing(now) or not self._waiting_since or self.flow.read_paused:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -154,12 +155,21 @@ def test_headers_that_are_too_large_are_refused(hasty: Running) -> None:
         assert read_all(connection)[:12] in {b"", b"HTTP/1.1 400"}
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_a_second_request_of_a_connection_is_answered(server: str, tmp_path: Path) -> None:
-    with running(server, tmp_path) as web, web.dial() as connection, connection.makefile("rb") as lines:
-        for _ in range(2):
+def test_a_connection_stays_open_between_two_requests(hasty: Running) -> None:
+    with hasty.dial() as connection, connection.makefile("rb") as lines:
+        for idle_seconds in (6, 0):
             connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             assert lines.readline().startswith(b"HTTP/1.1 200")
             while lines.readline() != b"\r\n":
                 pass
             assert len(lines.read(BODY_BYTES)) == BODY_BYTES
+            # Longer than a request may take here, and than most HTTP clients keep what is idle.
+            readable, _, _ = select.select([connection], [], [], idle_seconds)
+            assert not readable, "closed"
+
+
+def test_a_later_request_of_a_connection_must_be_finished_too(hasty: Running) -> None:
+    with hasty.dial() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n")
+
+        assert read_all(connection).count(b"HTTP/1.1 200") == 1
