@@ -84,7 +84,7 @@ def test_killed_at_any_step_nothing_is_lost_doubled_or_out_of_order(
     for number in range(MSGS_PER_PAIR):
         add_entries(redis_client, [msgs[pair][number] for pair in PAIRS])
 
-    run_child(few_shards, step, nth)
+    assert run_child(few_shards, step, nth) == -signal.SIGKILL
     # The dead process's leases run out.
     redis_client.delete(
         *(keys.lease(stage, shard) for stage in ("transfer", "persist", "push") for shard in range(SHARDS))
