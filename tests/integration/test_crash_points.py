@@ -14,6 +14,8 @@ from pymongo.database import Database
 
 from imserver.conf import BASE_DIR, Config
 from imserver.constants import MSGS_PER_BLOCK
+from imserver.protocol.conversations import shard_of, single_conversation_id
+from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import keys, logs
 from imserver.storage.clients import Document
 from imserver.storage.lean_redis import LeanRedis
@@ -28,6 +30,13 @@ SHARDS = 2
 PAIRS = [("a", "b"), ("c", "d"), ("e", "f")]
 #: More than a segment and more than a block for each pair.
 MSGS_PER_PAIR = 130
+ROUNDS_AFTER = 2
+#: Each step, just before it and just after.
+MOMENTS = [f"{name}{moment}" for name in STEPS for moment in ("", "/after")]
+#: Those at which a refill is under way.
+REFILLS = ["lock for a refill/after", "reserve", "reserve/after", "store the range"]
+
+Msgs = dict[tuple[str, str], list[MsgData]]
 
 
 @pytest.fixture
@@ -75,32 +84,66 @@ def stored(database: Database[Document]) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
-@pytest.mark.parametrize("nth", [2])
-@pytest.mark.parametrize("step", [f"{name}{moment}" for name in STEPS for moment in ("", "/after")])
-def test_killed_at_any_step_nothing_is_lost_doubled_or_out_of_order(
-    step: str, nth: int, few_shards: Config, redis_client: redis.Redis, database: Database[Document]
-) -> None:
-    msgs = {pair: [make_msg(*pair) for _ in range(MSGS_PER_PAIR)] for pair in PAIRS}
-    for number in range(MSGS_PER_PAIR):
-        add_entries(redis_client, [msgs[pair][number] for pair in PAIRS])
+def forget_leases(client: redis.Redis) -> None:
+    """The dead process's leases run out."""
+    client.delete(*(keys.lease(stage, shard) for stage in ("transfer", "persist", "push") for shard in range(SHARDS)))
 
-    assert run_child(few_shards, step, nth) == -signal.SIGKILL
-    # The dead process's leases run out.
-    redis_client.delete(
-        *(keys.lease(stage, shard) for stage in ("transfer", "persist", "push") for shard in range(SHARDS))
-    )
-    finish(redis_client, Transfer())
-    finish(redis_client, Persist())
 
+def forget_refill_locks(client: redis.Redis) -> None:
+    """So do its refill locks."""
+    for pair in PAIRS:
+        conversation_id = single_conversation_id(*pair)
+        key = keys.malloc_seq(shard_of(conversation_id, SHARDS), conversation_id)
+        if client.hexists(key, "LOCK"):
+            client.hset(key, "LOCKED", 0)
+
+
+def say(client: redis.Redis, msgs: Msgs) -> None:
+    for _ in range(MSGS_PER_PAIR):
+        new = {pair: make_msg(*pair) for pair in PAIRS}
+        add_entries(client, new.values())
+        for pair, msg in new.items():
+            msgs[pair].append(msg)
+
+
+def check(client: redis.Redis, database: Database[Document], msgs: Msgs) -> None:
     found = stored(database)
     pushed: dict[str, list[int]] = defaultdict(list)
     for shard in range(SHARDS):
-        for entry in read_handed(redis_client, keys.TO_PUSH, shard):
+        for entry in read_handed(client, keys.TO_PUSH, shard):
             pushed[entry.conversation_id] += [seq for _, seq, _ in entry.numbered()]
     for pair in PAIRS:
-        conversation_id = f"si_{pair[0]}_{pair[1]}"
+        conversation_id = single_conversation_id(*pair)
         seqs = [seq for seq, _ in found[conversation_id]]
         assert [client_id for _, client_id in found[conversation_id]] == [msg.clientMsgID for msg in msgs[pair]]
         assert pushed[conversation_id] == seqs
-        assert seqs == list(range(1, MSGS_PER_PAIR + 1))
+        assert seqs == list(range(1, len(msgs[pair]) + 1))
         assert database["conversation"].count_documents({"conversation_id": conversation_id}) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "is_locked"), [*((step, False) for step in MOMENTS), *((step, True) for step in REFILLS)]
+)
+def test_killed_at_any_step_nothing_is_lost_doubled_or_out_of_order(
+    step: str, is_locked: bool, few_shards: Config, redis_client: redis.Redis, database: Database[Document]
+) -> None:
+    """``is_locked``: the next drainer comes while the dead one's refill lock still holds."""
+    msgs: Msgs = {pair: [] for pair in PAIRS}
+    say(redis_client, msgs)
+
+    assert run_child(few_shards, step, nth=2) == -signal.SIGKILL
+    forget_leases(redis_client)
+    if not is_locked:
+        forget_refill_locks(redis_client)
+    finish(redis_client, Transfer())
+    finish(redis_client, Persist())
+    check(redis_client, database, msgs)
+
+    # Past every range that the dead process reserved, and what was used beyond it.
+    forget_refill_locks(redis_client)
+    for _ in range(ROUNDS_AFTER):
+        say(redis_client, msgs)
+        finish(redis_client, Transfer())
+    finish(redis_client, Persist())
+    check(redis_client, database, msgs)
+    assert not any("gaps" in document for document in database["seq"].find())
