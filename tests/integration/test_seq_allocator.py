@@ -105,6 +105,21 @@ def test_mongodb_is_asked_only_when_the_range_is_used_up(allocator: SeqAllocator
     assert max(ends) > 60
 
 
+def test_one_refill_reserves_what_was_handed_out_beyond_the_range_too(
+    allocator: SeqAllocator, redis_client: redis.Redis, database: Database[Document], config: Config
+) -> None:
+    allocator.allocate(CONVERSATION, 1)
+    reserved = record(database)["max_seq"]
+    used = reserved + 500
+    redis_client.hset(key_of(config), "CURR", used)
+
+    assert allocator.allocate(CONVERSATION, 1) == used
+
+    assert record(database)["reserved_from"] == reserved
+    assert record(database)["max_seq"] > used
+    assert gaps_of(record(database)) == set()
+
+
 def test_size_0_reads_and_changes_nothing(
     allocator: SeqAllocator, database: Database[Document], redis_client: redis.Redis, config: Config
 ) -> None:
