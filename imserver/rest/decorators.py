@@ -73,13 +73,18 @@ class Call:
         return message
 
     @property
+    def user_id(self) -> str:
+        """Of the token; empty where none is asked for."""
+        return self.claims.user_id if self.claims else ""
+
+    @property
     def is_admin(self) -> bool:
         claims = self.claims
         return claims is not None and claims.platform_id == Platform.ADMIN and claims.user_id in get_config().admins
 
     def check_self(self, user_id: str) -> None:
         """The token's user is ``user_id``, or an admin. Raises NoPermission."""
-        if not self.is_admin and (self.claims is None or self.claims.user_id != user_id):
+        if not self.is_admin and (self.claims is None or self.user_id != user_id):
             raise NoPermission("only the user itself or an admin may do this")
 
 

@@ -10,7 +10,7 @@ from imserver.rest.decorators import Answer, Call, Who, route
 
 
 def _operator(call: Call) -> Operator:
-    return Operator(call.claims.user_id if call.claims else "", call.is_admin, call.operation_id)
+    return Operator(call.user_id, call.is_admin, call.operation_id)
 
 
 def _check_one_of(call: Call, *user_ids: str) -> None:

@@ -22,7 +22,7 @@ _NULL_WHEN_EMPTY = ("insert", "update")
 
 
 def _operator(call: Call) -> Operator:
-    return Operator(call.claims.user_id if call.claims else "", call.is_admin, call.operation_id)
+    return Operator(call.user_id, call.is_admin, call.operation_id)
 
 
 def _send_message(request: Any) -> bool | None:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def _operator(call: Call) -> Operator:
-    return Operator(call.claims.user_id if call.claims else "", call.is_admin, call.operation_id)
+    return Operator(call.user_id, call.is_admin, call.operation_id)
 
 
 @route(Who.ANY)
