@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -30,12 +31,15 @@ from imserver.protocol.gen import third_pb2
 from imserver.storage.clients import Document, get_async_mongo
 from imserver.storage.objects import Objects
 
-MAX_NAME_CHARS = 512
+#: As much as S3 takes for a key.
+MAX_NAME_BYTES = 1024
 MAX_CAUSE_CHARS = 255
 #: Parts that one request may have signed.
 MOST_SIGNED = 1000
 #: How long a form works that does not say it itself.
 FORM_SECONDS = 600
+#: Control characters and halves of surrogate pairs.
+_NO_NAME_CATEGORIES = ("Cc", "Cs")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _MIB = 1024 * 1024
 
@@ -71,8 +75,11 @@ def _check_part_size(size: int, wanted: int) -> int:
 
 def _check_name(operator: Operator, name: str) -> None:
     """Raises ArgsError, NoPermission."""
-    if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or "\\" in name:
-        raise ArgsError(f"name must be 1 to {MAX_NAME_CHARS} printable characters without backslash")
+    # People's own file names hold spaces of all kinds and joined emoji.
+    if not name or any(unicodedata.category(char) in _NO_NAME_CATEGORIES for char in name) or "\\" in name:
+        raise ArgsError("name must be a text without control characters and backslash")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise ArgsError(f"name is longer than {MAX_NAME_BYTES} bytes")
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise ArgsError("name has an empty part, or one of dots")
     if not operator.is_admin and not name.startswith(f"{operator.user_id}/"):
@@ -80,10 +87,10 @@ def _check_name(operator: Operator, name: str) -> None:
 
 
 def _check_type(content_type: str, name: str) -> str:
-    """The type, or what the name lets guess. Raises ArgsError."""
-    content_type = content_type.strip() or guess_type(name)
+    """The type, or what the name lets guess: clients also send ``mp3``, or ``image/*``. Raises ArgsError."""
+    content_type = content_type.strip()
     if not CONTENT_TYPE.fullmatch(content_type):
-        raise ArgsError("contentType is not a content type")
+        content_type = guess_type(name)
     kind = content_type.partition(";")[0].strip().lower()
     allowed = [item.strip().lower() for item in get_config().object_types.split(",") if item.strip()]
     if allowed and not any(fnmatchcase(kind, item) for item in allowed):
@@ -121,7 +128,7 @@ async def initiate(
         row["store_id"] = store_id
         await _store().set_store_id(row["upload_id"], store_id)
     upload = to_upload(row)
-    numbers = range(1, min(max(request.maxParts, 0), upload.part_count, MOST_SIGNED) + 1)
+    numbers = range(1, _count_to_sign(request.maxParts, upload.part_count) + 1)
     return third_pb2.InitiateMultipartUploadResp(
         upload=third_pb2.UploadInfo(
             uploadID=row["upload_id"],
@@ -165,6 +172,14 @@ async def complete(operator: Operator, request: third_pb2.CompleteMultipartUploa
     await _name_it(row, name)
     await _store().set_done(row["upload_id"])
     return object_url(api_url, name)
+
+
+def _count_to_sign(wanted: int, part_count: int) -> int:
+    """How many parts get their URLs at once. A negative number, which the JavaScript SDK sends, means all of them: it asks for
+    no more. A file of one part needs no second request in any case."""
+    if wanted < 0 or part_count == 1:
+        return part_count
+    return min(wanted, part_count, MOST_SIGNED)
 
 
 def hash_of_parts(md5s: list[str]) -> str:

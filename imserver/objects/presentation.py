@@ -8,7 +8,11 @@ import re
 from imserver.objects.base import Shown
 
 DEFAULT_TYPE = "application/octet-stream"
-CONTENT_TYPE = re.compile(r"[\w!#$&^.+-]{1,100}/[\w!#$&^.+-]{1,100}(\s*;\s*[\w-]+=[\w\".+-]+){0,3}", re.ASCII)
+#: Parameters may be what browsers' recorders say: ``codecs=vp8,opus``, ``codecs="avc1.42E01E, mp4a.40.2"``.
+CONTENT_TYPE = re.compile(
+    r"[\w!#$&^.+-]{1,100}/[\w!#$&^.+-]{1,100}(\s*;\s*[\w-]{1,100}=(\"[\w ,.+-]{0,200}\"|[\w,.+-]{1,200})){0,3}",
+    re.ASCII,
+)
 
 #: Types that run nothing in the page's name. Everything else is saved and not opened.
 _INLINE = frozenset(
