@@ -90,8 +90,11 @@ async def check_chat(user_id: str, conversation_id: str) -> Chat:
     return (await check_chats(user_id, [conversation_id]))[0]
 
 
-async def check_chats(user_id: str, conversation_ids: Iterable[str]) -> list[Chat]:
+async def check_chats(user_id: str, conversation_ids: Iterable[str], *, may_be_unborn: bool = False) -> list[Chat]:
     """The user's chats of these ids.
+
+    Args:
+        may_be_unborn: chats in which nothing was said are left out.
 
     Raises:
         NoPermission: one of them is others'.  RecordNotFound: a chat in which nothing was said.
@@ -106,9 +109,9 @@ async def check_chats(user_id: str, conversation_ids: Iterable[str]) -> list[Cha
     for chat in chats:
         if chat.conversation_id not in owned and chat.group_id:
             raise NoPermission(f"{chat.conversation_id} is not your conversation")
-        if chat.conversation_id not in owned:
+        if chat.conversation_id not in owned and not may_be_unborn:
             raise RecordNotFound(f"conversation {chat.conversation_id} has no messages")
-    return chats
+    return [chat for chat in chats if chat.conversation_id in owned]
 
 
 async def find_pullable(user_id: str, conversation_ids: Iterable[str]) -> list[str]:

@@ -75,10 +75,14 @@ async def do_delete_msgs(chat: Chat, seqs: list[int], option: DeleteSyncOpt, ope
 async def check_clear(
     user_id: str, conversation_ids: list[str], option: DeleteSyncOpt, *, is_admin: bool
 ) -> list[Chat]:
-    """Raises ArgsError; NoPermission: not the user's conversation, or a group for everybody by who does not manage it."""
+    """The conversations in which there is something to clear. In one that a client has opened, but nobody has written in, there
+    is nothing, and clients delete their own record of it when this succeeds.
+
+    Raises ArgsError; NoPermission: not the user's conversation, or a group for everybody by who does not manage it.
+    """
     if not conversation_ids or len(conversation_ids) > MOST_CONVERSATIONS_PER_REQUEST:
         raise ArgsError(f"conversationIDs must be 1 to {MOST_CONVERSATIONS_PER_REQUEST}")
-    chats = await check_chats(user_id, conversation_ids)
+    chats = await check_chats(user_id, conversation_ids, may_be_unborn=True)
     if option.IsSyncOther and not is_admin:
         for chat in chats:
             if chat.group_id and not await _manages(chat):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from imserver.actions.chats import find_records
-from imserver.actions.conversations import to_conversation
+from imserver.actions.conversations import show_again, to_conversation
 from imserver.actions.groups import get_group_infos
 from imserver.actions.pull import SeqBounds, get_bounds, get_last_messages
 from imserver.actions.users import to_user_info
@@ -29,6 +29,7 @@ async def get_active_conversations(user_id: str, count: int) -> jssdk_pb2.GetAct
     if count < 0:
         raise ArgsError("count must not be negative")
     count = min(count or USUAL_COUNT, MOST_CONVERSATIONS)
+    await show_again(user_id)
     bounds = await get_bounds(user_id, sorted(await _store().get_ids(user_id)))
     pinned = set(await _store().list_ids(user_id, {"is_pinned": True}))
     newest = sorted(bounds, key=lambda item: (item in pinned, bounds[item].updated_ms), reverse=True)
@@ -43,12 +44,13 @@ async def get_conversations(user_id: str, conversation_ids: list[str]) -> jssdk_
     """Those of the conversations that are the user's. Raises ArgsError."""
     if len(conversation_ids) > MOST_CONVERSATIONS:
         raise ArgsError(f"more than {MOST_CONVERSATIONS} conversations at once")
+    await show_again(user_id)
     owned = await _store().get_owned(user_id, conversation_ids)
     wanted = [item for item in dict.fromkeys(conversation_ids) if item in owned]
     bounds = await get_bounds(user_id, wanted)
     read = await ReadSeqs(get_async_redis(), get_async_mongo()).get(user_id, list(bounds))
     unread = sum(max(bound.max_seq - read[item], 0) for item, bound in bounds.items())
-    shown = await _describe(user_id, wanted, bounds, read)
+    shown = await _describe(user_id, wanted, bounds, read, keeps_empty=True)
     return jssdk_pb2.GetConversationsResp(unreadCount=unread, conversations=_sorted(shown))
 
 
@@ -61,15 +63,22 @@ def _sorted(shown: list[jssdk_pb2.ConversationMsg]) -> list[jssdk_pb2.Conversati
 
 
 async def _describe(
-    user_id: str, conversation_ids: list[str], bounds: dict[str, SeqBounds], read: dict[str, int]
+    user_id: str,
+    conversation_ids: list[str],
+    bounds: dict[str, SeqBounds],
+    read: dict[str, int],
+    *,
+    keeps_empty: bool = False,
 ) -> list[jssdk_pb2.ConversationMsg]:
-    """Conversations without a message are left out: there is nothing to show."""
-    rows = await find_records(user_id, [item for item in conversation_ids if item in bounds])
+    """Conversations without a message are left out, for there is nothing to show; or they come without one: who asks for a
+    conversation by its id takes an empty answer for a failure."""
+    rows = await find_records(user_id, [item for item in conversation_ids if keeps_empty or item in bounds])
     if not rows:
         return []
     request = msg_pb2.GetLastMessageReq(userID=user_id, conversationIDs=[row["conversation_id"] for row in rows])
     last = (await get_last_messages(user_id, request)).msgs
-    rows = [row for row in rows if row["conversation_id"] in last]
+    if not keeps_empty:
+        rows = [row for row in rows if row["conversation_id"] in last]
     peers = await _users(_peer(row) for row in rows)
     groups = {
         info.groupID: info for info in await get_group_infos([row["group_id"] for row in rows if row["group_id"]])
@@ -78,7 +87,8 @@ async def _describe(
     found = []
     for row in rows:
         conversation_id = row["conversation_id"]
-        msg: MsgData = last[conversation_id]
+        max_seq = bounds[conversation_id].max_seq if conversation_id in bounds else 0
+        msg: MsgData | None = last.get(conversation_id)
         user: UserInfo | None = peers.get(_peer(row))
         group: GroupInfo | None = groups.get(row["group_id"])
         found.append(
@@ -88,8 +98,8 @@ async def _describe(
                 user=user,
                 friend=friends.get(_peer(row)),
                 group=group,
-                maxSeq=bounds[conversation_id].max_seq,
-                readSeq=min(read[conversation_id], bounds[conversation_id].max_seq),
+                maxSeq=max_seq,
+                readSeq=min(read.get(conversation_id, 0), max_seq),
             )
         )
     return found

@@ -122,6 +122,45 @@ async def test_a_group_is_shown_with_its_information(
     assert not item.HasField("user")
 
 
+async def test_a_cleared_conversation_that_is_asked_for_comes_without_a_message(
+    stack: Stack, api: Api, groups: GroupApi, connect: Connect
+) -> None:
+    """The SDK takes an empty answer for ids that it knows for a failure, and loses its whole list."""
+    alice_id, bob_id = await groups.users(2)
+    await (await connect(bob_id)).send_text(alice_id, "one")
+    alice = JsUser(stack, alice_id, await api.token(alice_id, 5))
+    await alice.until_active(1, 1)
+    conversation_id = single_conversation_id(alice_id, bob_id)
+    body = {"userID": alice_id, "conversationIDs": [conversation_id]}
+    await api.call("/msg/clear_conversation_msg", body, token=alice.token)
+
+    asked = jssdk_pb2.GetConversationsReq(ownerUserID=alice_id, conversationIDs=[conversation_id])
+    envelope = await alice.post("get_conversations", asked.SerializeToString())
+
+    (found,) = jssdk_pb2.GetConversationsResp.FromString(base64.b64decode(envelope["data"])).conversations
+    assert (found.conversation.conversationID, found.user.userID) == (conversation_id, bob_id)
+    assert not found.HasField("lastMsg")
+    assert found.readSeq == found.maxSeq
+    assert not (await alice.active()).conversations
+
+
+async def test_a_deleted_conversation_is_listed_again_with_the_next_message(
+    stack: Stack, api: Api, groups: GroupApi, connect: Connect
+) -> None:
+    alice_id, bob_id = await groups.users(2)
+    bob = await connect(bob_id)
+    await bob.send_text(alice_id, "one")
+    alice = JsUser(stack, alice_id, await api.token(alice_id, 5))
+    await alice.until_active(1, 1)
+    body = {"ownerUserID": alice_id, "conversationIDs": [single_conversation_id(alice_id, bob_id)]}
+    await api.call("/conversation/delete_conversations", body, token=alice.token)
+    assert not (await alice.active()).conversations
+
+    await bob.send_text(alice_id, "two")
+
+    await alice.until_active(1, 2)
+
+
 async def test_somebody_without_conversations_gets_an_empty_answer(
     stack: Stack, api: Api, names: Iterator[str]
 ) -> None:
