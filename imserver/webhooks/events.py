@@ -19,6 +19,7 @@ _AFTER_SEND = {
     SessionType.SINGLE: WebhookCommand.AFTER_SEND_SINGLE,
     SessionType.GROUP: WebhookCommand.AFTER_SEND_GROUP,
 }
+_WITH_KEY = (WebhookCommand.AFTER_SEND_SINGLE, WebhookCommand.AFTER_SEND_GROUP, WebhookCommand.AFTER_SAVE)
 _UINT32 = 0xFFFFFFFF
 
 
@@ -98,8 +99,8 @@ def _content_of(msg: MsgData) -> str:
 
 
 def query_of(command: WebhookCommand, msg: MsgData) -> dict[str, str]:
-    """Query parameters of a call: after-save has the message's ids in ``key``."""
-    if command is not WebhookCommand.AFTER_SAVE:
+    """Query parameters of a call: after hooks have the message's ids in ``key``, which ``/msg/send_simple_msg`` takes back."""
+    if command not in _WITH_KEY:
         return {}
     ids = orjson.dumps({"sendID": msg.sendID, "recvID": msg.recvID, "groupID": msg.groupID})
     return {"key": base64.b64encode(ids).decode()}

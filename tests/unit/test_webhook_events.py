@@ -117,11 +117,13 @@ def test_any_message_can_be_sent_to_any_hook(msg: MsgData) -> None:
         assert body_of(command, msg)["clientMsgID"] == msg.clientMsgID
 
 
-def test_only_after_save_has_the_ids_in_the_query() -> None:
-    query = events.query_of(WebhookCommand.AFTER_SAVE, group_msg())
-
-    assert base64.b64decode(query["key"]) == b'{"sendID":"a","recvID":"b","groupID":"g"}'
-    assert events.query_of(WebhookCommand.AFTER_SEND_GROUP, group_msg()) == {}
+def test_after_hooks_have_the_ids_in_the_query_so_that_a_bot_can_answer() -> None:
+    for command in WebhookCommand:
+        query = events.query_of(command, group_msg())
+        if "After" in command:
+            assert base64.b64decode(query["key"]) == b'{"sendID":"a","recvID":"b","groupID":"g"}'
+        else:
+            assert query == {}
 
 
 def test_a_message_goes_to_the_hooks_of_its_session_type() -> None:
