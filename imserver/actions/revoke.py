@@ -74,9 +74,16 @@ async def check_may_take_back(user_id: str, msg: MsgData, *, is_admin: bool) -> 
 
 
 async def do_revoke(
-    user_id: str, role: int, msg: MsgData, conversation_id: str, operation_id: str, *, is_admin: bool
+    user_id: str, role: int, msg: MsgData, conversation_id: str, operation_id: str, *, operator_id: str, is_admin: bool
 ) -> None:
-    """Raises MsgAlreadyRevoked when somebody was quicker, DatabaseUnavailable when the message is not stored in time."""
+    """Take it back, and tell.
+
+    Args:
+        operator_id: who asks; an app admin may do it in the name of any user.
+
+    Raises:
+        MsgAlreadyRevoked: somebody was quicker.  DatabaseUnavailable: the message is not stored in time.
+    """
     await wait_until_stored(conversation_id, [msg.seq])
     await MsgCache(get_async_redis()).mark(conversation_id, [msg.seq])
     users = await Users(get_async_mongo()).find([user_id])
@@ -90,7 +97,7 @@ async def do_revoke(
     if not await MsgStates(get_async_mongo()).revoke(conversation_id, msg.seq, revocation):
         raise MsgAlreadyRevoked(f"message {msg.seq} was revoked before")
     tips = RevokeMsgTips(
-        revokerUserID=user_id,
+        revokerUserID=operator_id,
         clientMsgID=msg.clientMsgID,
         revokeTime=now,
         sesstionType=msg.sessionType,
@@ -98,7 +105,7 @@ async def do_revoke(
         conversationID=conversation_id,
         isAdminRevoke=is_admin,
     )
-    await _notify(msg, tips, operation_id)
+    await _notify(msg, tips, operation_id, in_name_of=user_id)
 
 
 async def _repeat_notification(revoked: MsgData, conversation_id: str, operation_id: str) -> None:
@@ -112,16 +119,16 @@ async def _repeat_notification(revoked: MsgData, conversation_id: str, operation
         conversationID=conversation_id,
         isAdminRevoke=content["revokerID"] != revoked.sendID and revoked.sessionType != SessionType.GROUP,
     )
-    await _notify(revoked, tips, operation_id)
+    await _notify(revoked, tips, operation_id, in_name_of=content["revokerID"])
 
 
-async def _notify(msg: MsgData, tips: RevokeMsgTips, operation_id: str) -> None:
+async def _notify(msg: MsgData, tips: RevokeMsgTips, operation_id: str, *, in_name_of: str) -> None:
     """2101, to everybody who has the message. In a chat of two it goes in the sender's name, so that it stays in that chat."""
     is_group = msg.sessionType == SessionType.GROUP
     notification = build_notification(
         ContentType.MSG_REVOKE,
         tips,
-        send_id=tips.revokerUserID if is_group else msg.sendID,
+        send_id=in_name_of if is_group else msg.sendID,
         recv_id=msg.groupID if is_group else msg.recvID,
         session_type=SessionType(msg.sessionType),
         is_stored=True,

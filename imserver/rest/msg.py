@@ -71,7 +71,9 @@ async def revoke_msg(call: Call) -> Answer:
     msg, role = await revoke.check_revoke(
         user_id, conversation_id, request.seq, call.operation_id, is_admin=call.is_admin
     )
-    await revoke.do_revoke(user_id, role, msg, conversation_id, call.operation_id, is_admin=call.is_admin)
+    await revoke.do_revoke(
+        user_id, role, msg, conversation_id, call.operation_id, operator_id=call.user_id, is_admin=call.is_admin
+    )
     return None
 
 

@@ -147,6 +147,17 @@ async def test_an_app_admin_takes_back_any_message_and_both_are_told(talk: Talk)
         assert (tips["revokerUserID"], tips["isAdminRevoke"]) == ("imAdmin", True)
 
 
+async def test_an_app_admin_who_takes_back_in_a_users_name_is_told_as_the_one_who_did(talk: Talk) -> None:
+    await talk.say("one")
+
+    body = {"userID": talk.alice.user_id, "conversationID": talk.id, "seq": 1}
+    assert (await talk.api.post("/msg/revoke_msg", body))["errCode"] == 0
+
+    await talk.bob.until(lambda: talk.bob.msgs[talk.twin])
+    (tips,) = tips_of(talk.bob, talk.twin, 2101)
+    assert (tips["revokerUserID"], tips["isAdminRevoke"]) == ("imAdmin", True)
+
+
 async def test_in_a_group_ranks_decide_who_takes_back_what(people: GroupApi, connect: Connect) -> None:
     owner, admin, member, other = await people.users(4)
     group_id = await people.create(owner, member, other, admins=(admin,), send_message=False)
@@ -263,6 +274,18 @@ async def test_a_cleared_conversation_is_empty_and_read_for_who_cleared_it(talk:
     await talk.say("three")
     assert [msg.seq for msg in await talk.bob.pull(talk.id, 0, 9)] == [3]
     assert await talk.seqs(talk.bob) == (3, 2)
+
+
+async def test_clearing_a_chat_in_which_nothing_was_said_succeeds(talk: Talk) -> None:
+    """Clients delete their own record of it then, and could not get rid of it otherwise."""
+    await talk.say("one")
+    opened = single_conversation_id(talk.alice.user_id, "somebody")
+
+    assert await talk.code(talk.alice, "clear_conversation_msg", conversationIDs=[opened, talk.id]) == 0
+
+    assert await talk.alice.pull(talk.id, 1, 1) == []
+    assert await talk.code(talk.alice, "clear_conversation_msg", conversationIDs=["si_x_y"]) == 1002
+    assert await talk.code(talk.alice, "clear_conversation_msg", conversationIDs=["sg_none"]) == 1002
 
 
 async def test_a_conversation_cleared_for_all_is_empty_for_both(talk: Talk) -> None:

@@ -56,7 +56,7 @@ async def shown(user_id: str, *seqs: int, conversation_id: str = CHAT) -> dict[i
 
 async def revoke_msg(user_id: str, seq: int, *, is_admin: bool = False, conversation_id: str = CHAT) -> None:
     msg, role = await revoke.check_revoke(user_id, conversation_id, seq, "op", is_admin=is_admin)
-    await revoke.do_revoke(user_id, role, msg, conversation_id, "op", is_admin=is_admin)
+    await revoke.do_revoke(user_id, role, msg, conversation_id, "op", operator_id=user_id, is_admin=is_admin)
 
 
 async def delete_msgs(user_id: str, *seqs: int, option: DeleteSyncOpt = FOR_ONESELF) -> None:
@@ -179,10 +179,10 @@ async def test_the_original_is_out_of_the_cache_before_mongodb_is_asked(
 
 async def test_two_who_revoke_at_once_are_told_which_of_them_did() -> None:
     msg, role = await revoke.check_revoke("a", CHAT, 2, "op", is_admin=False)
-    await revoke.do_revoke("a", role, msg, CHAT, "op", is_admin=False)
+    await revoke.do_revoke("a", role, msg, CHAT, "op", operator_id="a", is_admin=False)
 
     with pytest.raises(MsgAlreadyRevoked):
-        await revoke.do_revoke("a", role, msg, CHAT, "op", is_admin=False)
+        await revoke.do_revoke("a", role, msg, CHAT, "op", operator_id="a", is_admin=False)
     with pytest.raises(MsgAlreadyRevoked):
         await revoke_msg("a", 2)
 
