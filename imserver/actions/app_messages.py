@@ -15,7 +15,7 @@ from imserver.actions import send
 from imserver.actions.groups import check_group_send
 from imserver.actions.notify import build_notification
 from imserver.actions.outgoing import MAX_OPERATION_ID_CHARS, do_send
-from imserver.constants import ContentType, MsgStatus, SessionType
+from imserver.constants import ContentType, MsgStatus, Option, SessionType
 from imserver.errors import ArgsError, IMError
 from imserver.protocol.gen.msg_pb2 import SendMsgResp
 from imserver.protocol.gen.sdkws_pb2 import MsgData
@@ -105,7 +105,7 @@ class BusinessNotice:
     is_send_msg: bool
 
     def build(self) -> MsgData:
-        return build_notification(
+        msg = build_notification(
             ContentType.BUSINESS_NOTIFICATION,
             {"key": self.key, "data": self.data},
             send_id=self.send_id,
@@ -114,6 +114,9 @@ class BusinessNotice:
             is_stored=self.is_stored,
             is_send_msg=self.is_send_msg,
         )
+        # The chat's copy is no message that anybody waits for.
+        msg.options[Option.UNREAD_COUNT] = False
+        return msg
 
 
 async def check_business_notice(notice: BusinessNotice) -> None:

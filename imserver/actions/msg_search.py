@@ -36,12 +36,13 @@ async def search(request: SearchMessageReq) -> SearchMessageResp:
             where, skip=(page.pageNumber - 1) * page.showNumber, limit=page.showNumber
         )
     msgs = [from_document(slot["msg"]) for slot in slots]
-    names = {user.userID: user.nickname for user in await get_users_info(list({msg.recvID for msg in msgs}))}
+    user_ids = {msg.recvID for msg in msgs} | {msg.sendID for msg in msgs if not msg.senderNickname}
+    names = {user.userID: user.nickname for user in await get_users_info(list(user_ids))}
     group_ids = list({msg.groupID for msg in msgs if msg.groupID})
     groups = {group.groupID: group for group in await get_group_infos(group_ids)}
     logs = [
         SearchChatLog(
-            chatLog=_to_log(msg, names.get(msg.recvID, ""), groups.get(msg.groupID, GroupInfo())),
+            chatLog=_to_log(msg, names, groups.get(msg.groupID, GroupInfo())),
             isRevoked=bool(slot.get("revoke")),
         )
         for msg, slot in zip(msgs, slots, strict=True)
@@ -70,17 +71,18 @@ def _conditions(request: SearchMessageReq) -> Document:
     return where
 
 
-def _to_log(msg: MsgData, recv_nickname: str, group: GroupInfo) -> ChatLog:
+def _to_log(msg: MsgData, names: dict[str, str], group: GroupInfo) -> ChatLog:
     is_group = msg.sessionType == SessionType.GROUP
     return ChatLog(
         serverMsgID=msg.serverMsgID,
         clientMsgID=msg.clientMsgID,
         sendID=msg.sendID,
-        recvID=msg.recvID,
+        # Some clients leave it empty in a group, others name the group.
+        recvID=msg.groupID if is_group else msg.recvID,
         groupID=msg.groupID,
-        recvNickname="" if is_group else recv_nickname,
+        recvNickname="" if is_group else names.get(msg.recvID, ""),
         senderPlatformID=msg.senderPlatformID,
-        senderNickname=msg.senderNickname,
+        senderNickname=msg.senderNickname or names.get(msg.sendID, ""),
         senderFaceURL=msg.senderFaceURL,
         groupName=group.groupName,
         sessionType=msg.sessionType,

@@ -30,6 +30,8 @@ def complete(msg: MsgData) -> None:
     msg.serverMsgID = secrets.token_hex(16)
     if msg.sendTime <= 0:
         msg.sendTime = now_ms()
+    if msg.createTime <= 0:
+        msg.createTime = msg.sendTime
     if not msg.clientMsgID:
         msg.clientMsgID = secrets.token_hex(16)
     msg.status = MsgStatus.SUCCESS

@@ -105,6 +105,8 @@ async def _read_msg(call: Call) -> MsgData:
         raise ArgsError(f"contentType {msg.contentType} cannot be sent by REST")
     if msg.contentType == ContentType.OA_NOTIFICATION:
         msg.sessionType = SessionType.NOTIFICATION
+        # Clients read it as they read notifications.
+        content = {"detail": orjson.dumps(content).decode()}
     if msg.contentType == ContentType.AT_TEXT:
         msg.atUserIDList.extend(_named(content))
     msg.content = orjson.dumps(content)

@@ -7,8 +7,12 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from imserver.protocol.conversations import GROUP_PREFIX, SINGLE_PREFIX
 from imserver.storage.clients import Document
 from imserver.storage.msg_blocks import COLLECTION
+
+#: What people, and app servers in their names, said to each other.
+IN_CHATS = {"$regex": f"^({SINGLE_PREFIX}|{GROUP_PREFIX})"}
 
 
 class MsgHistory:
@@ -16,7 +20,8 @@ class MsgHistory:
         self._collection = database[COLLECTION]
 
     async def search(self, where: Document, *, skip: int, limit: int) -> tuple[int, list[Document]]:
-        """(how many messages there are, slots of the page), the newest first; not those that are deleted for everybody.
+        """(how many messages of chats there are, slots of the page), the newest first; no notifications, and nothing that is
+        deleted for everybody.
 
         Looks through all blocks: slow when there are many.
 
@@ -25,7 +30,7 @@ class MsgHistory:
         """
         slot = {"msg.seq": {"$gte": 1}, "is_deleted": {"$ne": True}, **where}
         found: list[Document] = [
-            {"$match": {"msgs": {"$elemMatch": slot}}},
+            {"$match": {"conversation_id": IN_CHATS, "msgs": {"$elemMatch": slot}}},
             {"$project": {"_id": 0, "msgs": 1}},
             {"$unwind": "$msgs"},
             {"$replaceRoot": {"newRoot": "$msgs"}},

@@ -307,6 +307,20 @@ async def test_a_business_notification_brings_key_and_data_and_is_stored_when_th
     assert (msg.serverMsgID, msg.seq) == (data["serverMsgID"], 1 if level == 2 else 0)
 
 
+async def test_a_business_notification_may_stand_in_the_chat_and_is_not_counted_as_unread(
+    api: Api, connect: Connect, pair: tuple[str, str]
+) -> None:
+    alice, bob = pair
+    receiver = await connect(bob)
+    body = {"sendUserID": alice, "recvUserID": bob, "key": "k", "data": "{}", "sendMsg": True}
+
+    await api.call("/msg/send_business_notification", body)
+
+    await receiver.until(lambda: receiver.chat_with(alice))
+    (msg,) = receiver.chat_with(alice)
+    assert (msg.contentType, msg.options["unreadCount"]) == (ContentType.BUSINESS_NOTIFICATION, False)
+
+
 async def test_the_operation_id_of_a_send_tells_what_became_of_it(api: Api, pair: tuple[str, str]) -> None:
     alice, bob = pair
     good, bad, none = (f"op-{secrets.token_hex(8)}" for _ in range(3))
@@ -365,7 +379,16 @@ async def test_stored_messages_are_found_by_who_what_and_when(api: Api, pair: tu
     assert (found["chatLogs"][0]["chatLog"]["recvNickname"], found["chatLogs"][0]["isRevoked"]) == (bob, False)
     page = await search(pagination={"pageNumber": 2, "showNumber": 2})
     assert (page["chatLogsNum"], len(page["chatLogs"])) == (3, 1)
-    for other in ({"recvID": alice}, {"contentType": 102}, {"sessionType": 3}, {"sendTime": "2001-01-01"}):
+    await api.call("/msg/send_business_notification", {"sendUserID": alice, "recvUserID": bob, "reliabilityLevel": 2})
+    assert found["chatLogs"][0]["chatLog"]["senderNickname"] == alice
+    # Notifications are nobody's words.
+    for other in (
+        {"recvID": alice},
+        {"contentType": 2001},
+        {"contentType": 102},
+        {"sessionType": 3},
+        {"sendTime": "2001-01-01"},
+    ):
         assert (await search(**other))["chatLogsNum"] == 0
 
 

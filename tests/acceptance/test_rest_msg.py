@@ -82,6 +82,7 @@ async def test_the_answer_names_the_message_and_the_receiver_gets_it_as_it_was_s
     )
     assert len(msg.serverMsgID) == 32
     assert before <= msg.sendTime <= time.time_ns() // 1_000_000
+    assert msg.createTime == msg.sendTime
     assert (msg.sendID, msg.recvID, msg.senderPlatformID) == (alice, bob, 1)
     assert (msg.senderNickname, msg.senderFaceURL, msg.ex) == ("Ålice", "http://f", "extra")
     assert (msg.seq, msg.status, msg.msgFrom, msg.sessionType) == (1, 2, 200, 1)
@@ -140,10 +141,14 @@ async def test_an_oa_notification_is_always_of_session_4_and_the_receivers_alone
     receiver = await connect(bob)
     conversation_id = oa_conversation_id(alice, bob)
 
-    await api.call("/msg/send_msg", message(alice, bob, contentType=1400, sessionType=session_type))
+    content = {"notificationName": "Bank", "text": "Überweisung", "mixType": 0}
+
+    await api.call("/msg/send_msg", message(alice, bob, contentType=1400, sessionType=session_type, content=content))
 
     await receiver.until(lambda: receiver.msgs[conversation_id])
     (msg,) = receiver.msgs[conversation_id]
+    # Clients read it as they read notifications.
+    assert orjson.loads(orjson.loads(msg.content)["detail"]) == content
     assert (msg.sessionType, msg.contentType, msg.seq) == (SessionType.NOTIFICATION, 1400, 1)
     rows = stack.database["conversation"]
     wait_until(lambda: rows.count_documents({"conversation_id": conversation_id}) == 1, "the receiver's row")
