@@ -1,8 +1,9 @@
 """Seqs of a conversation: Redis hands them out from ranges that MongoDB reserves.
 
 MongoDB ``seq``: {conversation_id, max_seq end of everything ever reserved, min_seq, reserved_from and reserved_by of the last
-reservation, gaps [{from, to}]}. A seq is never
-handed out twice: a range that was lost with Redis is skipped and noted as a gap. While MongoDB is away up to SEQ_OVERDRAFT
+reservation, gaps [{from, to}]}. A seq is never handed out twice: a range that was lost with Redis is skipped and noted as a gap.
+A reservation has a name, which Redis keeps until the range is stored there: who repeats it, because its maker died or heard no
+answer, gets the same range. While MongoDB is away up to SEQ_OVERDRAFT
 seqs are handed out beyond the reserved range (commit.lua); the next refill reserves them after the fact, and a counter that
 Redis lost restarts so far above.
 """
@@ -54,12 +55,12 @@ class SeqUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refill:
-    """A refill under its lock. ``dead_owner``: whose expired lock it took over, or empty."""
+    """A refill under its lock. ``reservation``: the name of what is to be reserved, also by who has the lock after us."""
 
     conversation_id: str
     key: str
     owner: str
-    dead_owner: str
+    reservation: str
     size: int
 
 
@@ -94,8 +95,9 @@ class SeqAllocator:
         if size < 0:
             raise ValueError(f"size must not be negative: {size}")
         key = keys.malloc_seq(shard_of(conversation_id, self._config.shards), conversation_id)
-        owner = secrets.token_hex(8)
         for _attempt in range(RETRY_LIMIT):
+            # Another one each time: it may become the name of a reservation.
+            owner = secrets.token_hex(8)
             args = [size, owner, LOCK_EXPIRY_MS, now_ms(), "1" if take else "0"]
             answer, *values = get_script("malloc").run(self._client, [key], args)
             if answer == 0:
@@ -105,8 +107,8 @@ class SeqAllocator:
             if answer == 2:
                 sleep(RETRY_WAIT_SECONDS * (0.5 + secrets.randbelow(100) / 100))
             else:
-                dead_owner, *numbers = values
-                refill = Refill(conversation_id, key, owner, as_text(dead_owner), size)
+                reservation, *numbers = values
+                refill = Refill(conversation_id, key, owner, as_text(reservation), size)
                 try:
                     if answer == 3:
                         self._refill_exhausted(refill, *numbers)
@@ -123,7 +125,7 @@ class SeqAllocator:
         # What was handed out beyond the range while MongoDB was away is reserved now, after the fact.
         overdrawn = max(curr - last, 0)
         segment = self._segment(refill.conversation_id, segment, refilled_ms)
-        start, end = self._reserve(refill, segment + refill.size + overdrawn)
+        start, end = self._reserve(refill, segment + refill.size + overdrawn, after=last)
         if start == last:
             before = curr
         else:
@@ -135,11 +137,11 @@ class SeqAllocator:
     def _refill_missing(self, refill: Refill) -> None:
         """Redis does not know the conversation: it is new, or the counter was lost or expired after long disuse."""
         segment = self._segment(refill.conversation_id, 0, 0)
-        start, end = self._reserve(refill, segment + refill.size)
+        overdraft = self._config.seq_overdraft
+        start, end = self._reserve(refill, segment + refill.size, after=0, skipped=overdraft)
         if start > 0:
             # Up to SEQ_OVERDRAFT seqs may have been handed out beyond what MongoDB knew of.
-            _, end = self._reserve(refill, self._config.seq_overdraft)
-            start = end - segment - refill.size
+            start = min(start + overdraft, end)
             self._note_gap(refill.conversation_id, used=self._last_known(refill.conversation_id), start=start)
         self._store(refill, start, end, segment, is_new=True)
 
@@ -161,32 +163,29 @@ class SeqAllocator:
             return base
         return min(max(last_segment, base) * 2, MOST_SEGMENT)
 
-    def _reserve(self, refill: Refill, amount: int) -> tuple[int, int]:
+    def _reserve(self, refill: Refill, amount: int, *, after: int, skipped: int = 0) -> tuple[int, int]:
         """Reserve a range in MongoDB; returns (seq before the range, last seq of the range).
 
-        When the refill took over the lock of a process that had reserved a range and died before it stored it, nobody
-        ever used that range, and it is part of ours: no hole.
+        May run any number of times, and MongoDB may apply it late, when nobody waits for it any more: the reservation is
+        made once, and only where the range before it ended.
+
+        Args:
+            after: where everything reserved ends as far as Redis knows. When it ends further on, so does our range begin.
+            skipped: seqs to reserve besides in that case.
         """
-        current: Document = {"$ifNull": ["$max_seq", 0]}
-        update = {
-            "max_seq": {"$add": [current, amount]},
-            "min_seq": {"$ifNull": ["$min_seq", 0]},
-            "reserved_from": current,
-            "reserved_by": refill.owner,
-        }
-        with pymongo.timeout(RESERVE_SECONDS):
-            before = self._seqs.find_one_and_update(
-                {"conversation_id": refill.conversation_id},
-                [{"$set": update}],
-                upsert=True,
-                return_document=ReturnDocument.BEFORE,
-                projection={"max_seq": 1, "reserved_from": 1, "reserved_by": 1},
-            ) or {"max_seq": 0}
-        start = int(before["max_seq"])
-        end = start + amount
-        if refill.dead_owner and before.get("reserved_by") == refill.dead_owner:
-            start = int(before["reserved_from"])
-        return start, end
+        for _attempt in range(RETRY_LIMIT):
+            with pymongo.timeout(RESERVE_SECONDS):
+                found = self._seqs.find_one_and_update(
+                    {"conversation_id": refill.conversation_id},
+                    _reservation(refill.reservation, amount, after),
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                    projection={"max_seq": 1, "reserved_from": 1, "reserved_by": 1},
+                )
+            if found["reserved_by"] == refill.reservation:
+                return int(found["reserved_from"]), int(found["max_seq"])
+            after, amount, skipped = int(found["max_seq"]), amount + skipped, 0
+        raise SeqUnavailable(f"no seqs for {refill.conversation_id}: others reserve them all the time")
 
     def _store(self, refill: Refill, before: int, end: int, segment: int, *, is_new: bool = False) -> None:
         ttl = self._config.seq_key_ttl_days * 86_400
@@ -210,6 +209,26 @@ class SeqAllocator:
             "seq range skipped",
             extra={"action": "seq_gap", "conversation_id": conversation_id, "from": used + 1, "to": start},
         )
+
+
+def _reservation(name: str, amount: int, after: int) -> list[Document]:
+    """The update that reserves a range, unless it was reserved before under this name, or everything ends after ``after``."""
+    current: Document = {"$ifNull": ["$max_seq", 0]}
+    is_due: Document = {"$and": [{"$ne": ["$reserved_by", name]}, {"$lte": [current, after]}]}
+
+    def due(value: Any, else_value: Any) -> Document:
+        return {"$cond": [is_due, value, else_value]}
+
+    return [
+        {
+            "$set": {
+                "max_seq": due(after + amount, current),
+                "min_seq": {"$ifNull": ["$min_seq", 0]},
+                "reserved_from": due(after, {"$ifNull": ["$reserved_from", 0]}),
+                "reserved_by": due(name, {"$ifNull": ["$reserved_by", ""]}),
+            }
+        }
+    ]
 
 
 async def get_max_seqs(client: redis.asyncio.Redis, conversation_ids: list[str]) -> dict[str, tuple[int, int]]:

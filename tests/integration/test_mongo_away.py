@@ -37,10 +37,10 @@ class Outage:
         self.is_on = False
         reserve = SeqAllocator._reserve
 
-        def maybe(allocator: SeqAllocator, refill: Refill, amount: int) -> tuple[int, int]:
+        def maybe(allocator: SeqAllocator, refill: Refill, amount: int, **where: int) -> tuple[int, int]:
             if self.is_on:
                 raise ServerSelectionTimeoutError("away")
-            return reserve(allocator, refill, amount)
+            return reserve(allocator, refill, amount, **where)
 
         monkeypatch.setattr(SeqAllocator, "_reserve", maybe)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -12,6 +14,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
+from pymongo.errors import NetworkTimeout
 
 from imserver.clock import now_ms
 from imserver.conf import Config
@@ -229,6 +232,86 @@ def test_a_counter_that_redis_lost_goes_on_behind_everything_reserved(
     assert gaps_of(record(database)) >= set(range(11, before + 1))
 
 
+def use_up(allocator: SeqAllocator, seqs: int) -> None:
+    """Take 0 or 51 seqs, which is all of the first range."""
+    if seqs:
+        assert [allocator.allocate(CONVERSATION, size) for size in (1, seqs - 1)] == [0, 1]
+
+
+Apply = Callable[[], Any]
+
+
+@pytest.fixture
+def deaf(allocator: SeqAllocator, monkeypatch: pytest.MonkeyPatch) -> list[Apply]:
+    """An allocator that hears no answer of MongoDB. Gives what it asked for, to be applied at any time."""
+    asked: list[Apply] = []
+    real = allocator._seqs
+
+    class Deaf:
+        def find_one_and_update(self, *args: Any, **options: Any) -> None:
+            asked.append(partial(real.find_one_and_update, *args, **options))
+            raise NetworkTimeout("no answer")
+
+    monkeypatch.setattr(allocator, "_seqs", Deaf())
+    return asked
+
+
+@pytest.mark.parametrize("used", [0, 51])
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_reservation_whose_answer_got_lost_is_found_again_and_leaves_no_hole(
+    redis_client: redis.Redis,
+    database: Database[Document],
+    allocator: SeqAllocator,
+    deaf: list[Apply],
+    used: int,
+    failures: int,
+) -> None:
+    """MongoDB applied one of those that failed: whichever."""
+    other = SeqAllocator(redis_client, database)
+    use_up(other, used)
+    for _ in range(failures):
+        with pytest.raises(NetworkTimeout):
+            allocator.allocate(CONVERSATION, 1)
+    deaf[failures // 2]()
+
+    assert other.allocate(CONVERSATION, 1) == used
+
+    assert other.allocate(CONVERSATION, 200) == used + 1
+    assert gaps_of(record(database)) == set()
+
+
+@pytest.mark.parametrize("used", [0, 51])
+def test_a_reservation_that_mongodb_applies_late_changes_nothing(
+    redis_client: redis.Redis, database: Database[Document], allocator: SeqAllocator, deaf: list[Apply], used: int
+) -> None:
+    other, taken = SeqAllocator(redis_client, database), used
+    use_up(other, used)
+    with pytest.raises(NetworkTimeout):
+        allocator.allocate(CONVERSATION, 1)
+    (late,) = deaf
+
+    # Before and after the ranges of others.
+    for size in (5, 70, 200):
+        assert other.allocate(CONVERSATION, size) == taken
+        taken += size
+        late()
+
+    assert other.allocate(CONVERSATION, 300) == taken
+    assert gaps_of(record(database)) == set()
+
+
+def test_reservations_that_mongodb_has_lost_are_made_again_from_where_redis_is(
+    allocator: SeqAllocator, database: Database[Document]
+) -> None:
+    use_up(allocator, 51)
+    database["seq"].update_one({"conversation_id": CONVERSATION}, {"$set": {"max_seq": 20}})
+
+    assert allocator.allocate(CONVERSATION, 2) == 51
+
+    assert record(database)["max_seq"] > 53
+    assert gaps_of(record(database)) == set()
+
+
 def test_a_refill_that_lost_its_lock_does_not_overwrite_the_new_owners_range(
     allocator: SeqAllocator,
     redis_client: redis.Redis,
@@ -240,8 +323,8 @@ def test_a_refill_that_lost_its_lock_does_not_overwrite_the_new_owners_range(
     reserve = allocator._reserve
     taken: list[int] = []
 
-    def slow_reserve(refill: seq.Refill, size: int) -> tuple[int, int]:
-        answer = reserve(refill, size)
+    def slow_reserve(refill: seq.Refill, size: int, **where: int) -> tuple[int, int]:
+        answer = reserve(refill, size, **where)
         if not taken:
             redis_client.hset(key_of(config), "LOCKED", now_ms() - seq.LOCK_EXPIRY_MS - 1)
             taken.append(other.allocate(refill.conversation_id, 5))

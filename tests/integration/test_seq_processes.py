@@ -74,14 +74,15 @@ class Allocation(RuleBasedStateMachine):
     @rule(at=conversations, has_reserved=st.booleans())
     def somebody_dies_with_the_lock(self, at: int, has_reserved: bool) -> None:
         """Before or after it reserved a range in MongoDB; its lock has expired since."""
-        key, owner = self.key(self.ids[at]), unique("dead")
-        if self.around.client.hexists(key, "LOCK"):
+        client, key, owner = self.around.client, self.key(self.ids[at]), unique("dead")
+        if client.hexists(key, "LOCK"):
             return
-        locked = {"LOCK": owner, "LOCKED": now_ms() - seq.LOCK_EXPIRY_MS - 1}
-        self.around.client.hset(key, mapping=locked)  # type: ignore[arg-type]
+        locked = {"LOCK": owner, "LOCKED": now_ms() - seq.LOCK_EXPIRY_MS - 1, "TRY": owner}
+        client.hset(key, mapping=locked)  # type: ignore[arg-type]
         if has_reserved:
-            refill = seq.Refill(self.ids[at], key, owner, "", 5)
-            seq.SeqAllocator(self.around.client, self.around.database)._reserve(refill, 55)
+            refill = seq.Refill(self.ids[at], key, owner, owner, 5)
+            last = int(client.hget(key, "LAST") or 0)  # type: ignore[arg-type]
+            seq.SeqAllocator(client, self.around.database)._reserve(refill, 55, after=last)
 
     @invariant()
     def no_seq_was_handed_out_twice(self) -> None:

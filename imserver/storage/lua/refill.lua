@@ -8,7 +8,7 @@ if redis.call('HGET', KEYS[1], 'LOCK') ~= ARGV[1] then return 0 end
 local curr = tonumber(redis.call('HGET', KEYS[1], 'CURR') or 0)
 if tonumber(ARGV[2]) > curr then curr = ARGV[2] end
 redis.call('HSET', KEYS[1], 'CURR', curr, 'LAST', ARGV[3], 'TIME', ARGV[4], 'SEG', ARGV[5], 'REFILLED', ARGV[4])
-redis.call('HDEL', KEYS[1], 'LOCK', 'LOCKED')
+redis.call('HDEL', KEYS[1], 'LOCK', 'LOCKED', 'TRY')
 if ARGV[7] == '1' then redis.call('HSET', KEYS[1], 'NEW', 1) end
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 return 1
