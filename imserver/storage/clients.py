@@ -33,6 +33,15 @@ def as_text(reply: bytes | str) -> str:
 SOCKET_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 3
 MONGO_TIMEOUT_MS = 2000
+_MONGO_OPTIONS: dict[str, Any] = {
+    "serverSelectionTimeoutMS": MONGO_TIMEOUT_MS,
+    "connectTimeoutMS": MONGO_TIMEOUT_MS,
+    "socketTimeoutMS": 30_000,
+    "appname": "imserver",
+    # What was written is trimmed from the logs, so it must be on disk; a stand-alone mongod says yes 100 ms before that.
+    "w": "majority",
+    "journal": True,
+}
 #: Of an event loop to Redis.
 MOST_CONNECTIONS = 100
 
@@ -69,10 +78,7 @@ def get_redis() -> redis.Redis:
 def get_mongo_client() -> MongoClient[Document]:
     return MongoClient(
         get_config().mongo_url,
-        serverSelectionTimeoutMS=MONGO_TIMEOUT_MS,
-        connectTimeoutMS=MONGO_TIMEOUT_MS,
-        socketTimeoutMS=30_000,
-        appname="imserver",
+        **_MONGO_OPTIONS,
     )
 
 
@@ -123,10 +129,7 @@ def get_async_mongo() -> AsyncDatabase[Document]:
     if client is None:
         client = _async_mongo[loop] = AsyncMongoClient(
             get_config().mongo_url,
-            serverSelectionTimeoutMS=MONGO_TIMEOUT_MS,
-            connectTimeoutMS=MONGO_TIMEOUT_MS,
-            socketTimeoutMS=30_000,
-            appname="imserver",
+            **_MONGO_OPTIONS,
         )
     return client[get_config().mongo_database]
 

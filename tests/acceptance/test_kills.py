@@ -107,10 +107,11 @@ async def until_more_arrived(pairs: list[Pair], count: int, talking: asyncio.Tas
     await until(lambda: talking.done() or arrived_in(pairs) >= wanted, f"{count} more messages")
 
 
-async def until_stored(stack: Stack, pair: Pair) -> None:
+async def until_stored(stack: Stack, pair: Pair, count: int = 0) -> None:
+    """So many messages, or all that were said."""
     await until(
-        lambda: len(stored(stack, pair.conversation_id)) >= pair.said,
-        f"{pair.said} stored messages of {pair.conversation_id}",
+        lambda: len(stored(stack, pair.conversation_id)) >= (count or pair.said),
+        f"{count or pair.said} stored messages of {pair.conversation_id}",
     )
 
 
@@ -320,6 +321,26 @@ async def test_chatting_goes_on_while_mongodb_is_away_and_is_stored_when_it_is_b
                 await asyncio.sleep(PAUSE_SECONDS)
         finally:
             await until_ready(own_stack.servers.mongo)
+
+        await check_everything(own_stack, pairs)
+
+
+async def test_what_was_stored_is_stored_when_mongodb_is_killed_again_and_again(
+    own_stack: Stack, names: Iterator[str]
+) -> None:
+    mongo, kills = own_stack.servers.mongo, 0
+    async with chatting(own_stack, names, 10) as pairs:
+        talking = asyncio.create_task(talk(pairs, 100, lambda: kills >= 3))
+
+        while kills < 3:
+            # It dies as soon as it has said that it has something more of each chat.
+            counts = [(pair, len(stored(own_stack, pair.conversation_id))) for pair in pairs]
+            for pair, count in counts:
+                await until_stored(own_stack, pair, count + 1)
+            await asyncio.to_thread(mongo.kill)
+            await until_ready(mongo)
+            kills += 1
+        await talking
 
         await check_everything(own_stack, pairs)
 
