@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from cachetools import TTLCache
+import pymongo
+from pymongo.errors import PyMongoError
 
+from imserver.actions.speakers import LOOK_SECONDS, get_speakers
 from imserver.clock import now_ms
 from imserver.conf import get_config
 from imserver.constants import NOTIFICATION_BEGIN, NOTIFICATION_END, ContentType, GroupStatus, RoleLevel
 from imserver.errors import (
     ArgsError,
     GroupDismissed,
+    IMError,
     MutedGroup,
     MutedInGroup,
     NoPermission,
@@ -21,16 +25,11 @@ from imserver.errors import (
     UserIDNotFound,
 )
 from imserver.protocol.gen.sdkws_pb2 import GroupInfo, GroupMemberFullInfo, MsgData, RequestPagination
-from imserver.runtime import one_a_process
 from imserver.storage.clients import Document, get_async_mongo, get_async_redis
 from imserver.storage.groups import Groups
 from imserver.storage.users import Users
 
 MANAGERS = (RoleLevel.OWNER, RoleLevel.ADMIN)
-
-#: Who may send now may send for this long without another look: no call a message, and a mute or a kick bites within a second.
-ALLOWED_SECONDS = 1
-_ALLOWED_ENTRIES = 100_000
 
 #: Users or rows that one request may name or ask for.
 MOST_PER_REQUEST = 1000
@@ -62,35 +61,51 @@ def group_store() -> Groups:
 # -- sending
 
 
-@one_a_process
-def _allowed() -> TTLCache[tuple[str, str], bool]:
-    """(group id, user id) that were let through. A refusal is never remembered: who was just invited may speak at once."""
-    return TTLCache(maxsize=_ALLOWED_ENTRIES, ttl=ALLOWED_SECONDS)
-
-
 async def check_group_send(msg: MsgData) -> None:
-    """May this message go to its group?
+    """May this message go to its group? While MongoDB is away, who spoke there before goes on (actions/speakers.py).
 
     Raises:
         ArgsError: no group is named.  RecordNotFound: no such group.  GroupDismissed: it takes nothing but the notice of its end.
         NotInGroup, MutedInGroup (the owner never), MutedGroup (owner and admins never): not for notifications and configured
-        admins.
+        admins.  pymongo.errors.PyMongoError: MongoDB is away, and nothing is known of the sender.
     """
     if not msg.groupID:
         raise ArgsError("groupID is empty")
     is_exempt = NOTIFICATION_BEGIN <= msg.contentType <= NOTIFICATION_END or msg.sendID in get_config().admins
-    at = (msg.groupID, "" if is_exempt else msg.sendID)
-    allowed = _allowed()
-    if at in allowed:
+    speaker = (msg.groupID, "" if is_exempt else msg.sendID)
+    speakers = get_speakers()
+    if speakers.is_allowed(speaker):
         return
+    token = await group_store().get_state(msg.groupID)
+    is_known = speakers.was_allowed(speaker, token)
+    if is_known and speakers.is_away:
+        return
+    patience: AbstractContextManager[object] = pymongo.timeout(LOOK_SECONDS) if is_known else nullcontext()
+    try:
+        with patience:
+            is_living = await _check_in_store(msg, is_exempt=is_exempt)
+    except PyMongoError:
+        speakers.note_away()
+        if not is_known:
+            raise
+    except IMError:
+        speakers.refuse(speaker)
+        raise
+    else:
+        if is_living:
+            speakers.allow(speaker, token)
+
+
+async def _check_in_store(msg: MsgData, *, is_exempt: bool) -> bool:
+    """False: the group has ended, and this is the notice of it. Raises as ``check_group_send``."""
     group = await get_group(msg.groupID)
     if group["status"] == GroupStatus.DISMISSED:
         if msg.contentType == ContentType.GROUP_DISMISSED:
-            return
+            return False
         raise GroupDismissed(f"group {msg.groupID} was dismissed")
     if not is_exempt:
         _check_may_speak(group, await group_store().find_member(msg.groupID, msg.sendID))
-    allowed[at] = True
+    return True
 
 
 def _check_may_speak(group: Document, member: Document | None) -> None:

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
 import redis
 import redis.asyncio
-from cachetools import TTLCache
+from cachetools import LRUCache
 from pymongo import ASCENDING, DESCENDING
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.database import Database
@@ -48,6 +50,8 @@ LEAVER_NOTIFICATIONS = frozenset({ContentType.MEMBER_QUIT, ContentType.MEMBER_KI
 COMPLETE = ""
 #: Ids in one Redis command.
 CHUNK = 1000
+#: Ids that are too old, and that MongoDB could not be asked for, serve for so long before it is asked again.
+OUTAGE_SECONDS = 5
 #: Ids that a process remembers, of all groups together.
 REMEMBERED_IDS = 1_000_000
 
@@ -107,7 +111,8 @@ class Groups:
     async def update(self, group_id: str, changes: Document, *, only_if: Document | None = None) -> bool:
         """Change fields; False when the group is dismissed, or not as ``only_if`` says, by now."""
         condition = {"group_id": group_id, "status": {"$ne": int(GroupStatus.DISMISSED)}, **(only_if or {})}
-        return (await self._groups.update_one(condition, {"$set": changes})).matched_count == 1
+        async with self.changing(group_id) if "status" in changes else nullcontext():
+            return (await self._groups.update_one(condition, {"$set": changes})).matched_count == 1
 
     # -- members
 
@@ -218,7 +223,8 @@ class Groups:
 
     async def update_member(self, group_id: str, user_id: str, changes: Document) -> bool:
         """False when the user is no member by now."""
-        result = await self._members.update_one({"group_id": group_id, "user_id": user_id}, {"$set": changes})
+        async with self.changing(group_id) if "mute_end_time" in changes else nullcontext():
+            result = await self._members.update_one({"group_id": group_id, "user_id": user_id}, {"$set": changes})
         return result.matched_count == 1
 
     async def swap_owner(self, group_id: str, old: Document, new: Document) -> bool:
@@ -240,12 +246,21 @@ class Groups:
 
     @asynccontextmanager
     async def changing(self, group_id: str) -> AsyncIterator[None]:
-        """Around a change of the member list in MongoDB."""
+        """Around a change in MongoDB of the member list, or of who of it may speak."""
         await self._set_new_state(group_id)
         try:
             yield
         finally:
             await self._set_new_state(group_id)
+
+    async def get_state(self, group_id: str) -> str:
+        """The token that changes with the member list, and with who of it may speak. Raises redis.RedisError."""
+        key = keys.group_state(group_id)
+        token: Any = await self._client.get(key)
+        if token is None:
+            await self._client.set(key, secrets.token_hex(8), nx=True, ex=keys.GROUP_STATE_TTL_SECONDS)
+            token = await self._client.get(key)
+        return as_text(token or b"")
 
     async def _set_new_state(self, group_id: str) -> None:
         before: Any = await self._client.set(
@@ -274,10 +289,28 @@ class MembersUnknown(PyMongoError):
     """Only MongoDB knows the members, and it is not asked now."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """Ids, and the token that they were read under."""
+
+    token: str
+    ids: list[str]
+    read_at: float
+
+    @property
+    def is_fresh(self) -> bool:
+        """Rows that somebody changed in MongoDB by hand are to be seen some time."""
+        return time.monotonic() - self.read_at < keys.GROUP_MEMBERS_TTL_SECONDS
+
+    def for_an_outage(self) -> _Remembered:
+        """The same, to be looked up again in a while and not for each message."""
+        return replace(self, read_at=time.monotonic() - keys.GROUP_MEMBERS_TTL_SECONDS + OUTAGE_SECONDS)
+
+
 @one_a_process
-def _remembered() -> tuple[TTLCache[str, tuple[str, list[str]]], Lock]:
-    """Key of the state -> token and ids."""
-    return TTLCache(REMEMBERED_IDS, keys.GROUP_MEMBERS_TTL_SECONDS, getsizeof=lambda item: len(item[1]) + 1), Lock()
+def _remembered() -> tuple[LRUCache[str, _Remembered], Lock]:
+    """By key of the state."""
+    return LRUCache(REMEMBERED_IDS, getsizeof=lambda item: len(item.ids) + 1), Lock()
 
 
 def member_ids(
@@ -307,8 +340,21 @@ def _current_ids(client: redis.Redis, database: Database[Document] | None, group
     remembered, lock = _remembered()
     with lock:
         known = remembered.get(keys.group_state(group_id))
-    if known is not None and known[0] == token:
-        return known[1]
+    if known is None or known.token != token:
+        return _read_ids(client, database, group_id, token)
+    if known.is_fresh:
+        return known.ids
+    try:
+        return _read_ids(client, database, group_id, token)
+    except PyMongoError:
+        # Nobody has joined or left since: that would have needed MongoDB, and changed the token.
+        with lock:
+            remembered[keys.group_state(group_id)] = known.for_an_outage()
+        return known.ids
+
+
+def _read_ids(client: redis.Redis, database: Database[Document] | None, group_id: str, token: str) -> list[str]:
+    """From the set in Redis, or from MongoDB. Raises PyMongoError."""
     key = keys.group_members(group_id, token)
     found = {as_text(item) for item in client.smembers(key)}
     if COMPLETE in found:
@@ -323,9 +369,10 @@ def _current_ids(client: redis.Redis, database: Database[Document] | None, group
         pipe.sadd(key, COMPLETE)
         pipe.expire(key, keys.GROUP_MEMBERS_TTL_SECONDS)
         pipe.execute()
+    remembered, lock = _remembered()
     with lock:
         if len(ids) < REMEMBERED_IDS:
-            remembered[keys.group_state(group_id)] = (token, ids)
+            remembered[keys.group_state(group_id)] = _Remembered(token, ids, time.monotonic())
     return ids
 
 

@@ -175,13 +175,14 @@ class SeqAllocator:
         """
         for _attempt in range(RETRY_LIMIT):
             with pymongo.timeout(RESERVE_SECONDS):
-                found = self._seqs.find_one_and_update(
+                # There is one in any case, as it is made where there was none.
+                found: Document = self._seqs.find_one_and_update(
                     {"conversation_id": refill.conversation_id},
                     _reservation(refill.reservation, amount, after),
                     upsert=True,
                     return_document=ReturnDocument.AFTER,
                     projection={"max_seq": 1, "reserved_from": 1, "reserved_by": 1},
-                )
+                )  # type: ignore[assignment]
             if found["reserved_by"] == refill.reservation:
                 return int(found["reserved_from"]), int(found["max_seq"])
             after, amount, skipped = int(found["max_seq"]), amount + skipped, 0

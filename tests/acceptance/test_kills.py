@@ -12,9 +12,11 @@ from functools import partial
 
 import pytest
 
+from imserver.constants import SessionType
 from imserver.devservices.servers import EmbeddedServer, EmbeddedServers
-from imserver.protocol.conversations import single_conversation_id
-from tests.client import Api, Client
+from imserver.protocol.conversations import group_conversation_id, single_conversation_id
+from tests.acceptance.group_api import GroupApi
+from tests.client import Api, Client, text_message
 from tests.resilient_client import Received, ResilientClient
 from tests.stack import Stack, wait_until
 
@@ -323,6 +325,41 @@ async def test_chatting_goes_on_while_mongodb_is_away_and_is_stored_when_it_is_b
             await until_ready(own_stack.servers.mongo)
 
         await check_everything(own_stack, pairs)
+
+
+async def test_a_group_goes_on_while_mongodb_is_away(own_stack: Stack, names: Iterator[str]) -> None:
+    async with AsyncExitStack() as context:
+        api = await context.enter_async_context(Api(own_stack.web_url))
+        people = GroupApi(api, names)
+        owner, member = await people.users(2)
+        clients = [
+            await context.enter_async_context(Client(own_stack.gateway_url, user_id, await api.token(user_id)))
+            for user_id in (owner, member)
+        ]
+        for client in clients:
+            await client.until_registered()
+        group_id = await people.create(owner, member, send_message=False)
+        conversation_id = group_conversation_id(group_id)
+
+        async def everybody_says(text: str, count: int, seconds: float = SECONDS) -> None:
+            for client in clients:
+                msg = text_message(client.user_id, "", text)
+                msg.sessionType, msg.groupID = SessionType.GROUP, group_id
+                await client.send_msg(msg)
+            for client in clients:
+                await client.until(lambda client=client: len(client.msgs[conversation_id]) == count, seconds)
+
+        await everybody_says("before", 2)
+        await asyncio.to_thread(own_stack.servers.mongo.stop)
+        try:
+            for number in range(3):
+                # Longer than who may speak is known without looking it up.
+                await asyncio.sleep(PAUSE_SECONDS)
+                await everybody_says("meanwhile", 4 + 2 * number, SOON_SECONDS)
+        finally:
+            await until_ready(own_stack.servers.mongo)
+
+        await until(lambda: len(stored(own_stack, conversation_id)) == 8, "8 stored messages")
 
 
 async def test_what_was_stored_is_stored_when_mongodb_is_killed_again_and_again(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from pymongo.database import Database
+from pymongo.errors import ServerSelectionTimeoutError
 
 from imserver.actions import group_life, group_members, group_membership, group_queries
-from imserver.actions import groups as group_rules
 from imserver.actions.group_notices import GROUP_ITEM, record_change
 from imserver.actions.groups import Operator, check_group_send, group_store
-from imserver.constants import RoleLevel, SessionType
+from imserver.actions.speakers import get_speakers
+from imserver.clock import now_ms
+from imserver.constants import GroupStatus, RoleLevel, SessionType
 from imserver.errors import GroupDismissed, NotInGroup, RecordNotFound
 from imserver.protocol.gen import group_pb2
 from imserver.protocol.gen.sdkws_pb2 import GroupInfo, MsgData
@@ -29,7 +32,7 @@ OWNER = Operator("own", is_admin=False, operation_id="op")
 @pytest.fixture
 async def group(database: Database[Document]) -> AsyncIterator[str]:
     """A group of its owner and ``m1``; ``m2`` is registered. Nobody is remembered as allowed to speak."""
-    group_rules._allowed().clear()
+    get_speakers().clear()
     database["user"].insert_many([new_user(user_id, user_id) for user_id in ("own", "m1", "m2")])
     request = group_pb2.CreateGroupReq(
         ownerUserID="own", memberUserIDs=["m1"], groupInfo=GroupInfo(groupID="g", groupType=2, needVerification=2)
@@ -192,3 +195,51 @@ async def test_a_dismissed_group_takes_the_notice_of_its_end_only(group: str) ->
     await check_group_send(end)
     with pytest.raises(GroupDismissed):
         await check_group_send(say("too late", "imAdmin"))
+
+
+# -- MongoDB is away
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, groups are not found in MongoDB, and what was allowed this second is forgotten."""
+
+    async def find_one(*_: Any) -> None:
+        raise ServerSelectionTimeoutError("away")
+
+    def begin() -> None:
+        get_speakers()._allowed.clear()
+        monkeypatch.setattr(groups.Groups, "find_one", find_one)
+
+    return begin
+
+
+async def test_who_spoke_in_a_group_goes_on_while_mongodb_is_away(group: str, outage: Callable[[], None]) -> None:
+    await check_group_send(say("hello"))
+    await check_group_send(say("hello", "m1"))
+    outage()
+
+    for _ in range(3):
+        await check_group_send(say("still here"))
+        await check_group_send(say("me, too", "m1"))
+    with pytest.raises(ServerSelectionTimeoutError):
+        await check_group_send(say("for the first time", "m2"))
+
+
+@pytest.mark.parametrize("change", ["removed", "muted", "all muted", "gone for good"])
+async def test_who_may_no_longer_speak_does_not_speak_while_mongodb_is_away(
+    group: str, outage: Callable[[], None], change: str
+) -> None:
+    await check_group_send(say("hello", "m1"))
+    if change == "removed":
+        await leave("m1")
+    elif change == "muted":
+        await group_store().update_member(group, "m1", {"mute_end_time": now_ms() + 60_000})
+    elif change == "all muted":
+        await group_store().update(group, {"status": int(GroupStatus.MUTED)})
+    else:
+        await group_life.do_dismiss(OWNER, group, send_message=None)
+    outage()
+
+    with pytest.raises(ServerSelectionTimeoutError):
+        await check_group_send(say("and yet", "m1"))

@@ -197,6 +197,23 @@ async def test_a_process_that_remembers_asks_neither_set_nor_mongodb_again(
     assert set(groups.member_ids(redis_client, database, "g")) == {"a", "b"}
 
 
+async def test_old_ids_serve_while_mongodb_is_away_as_long_as_nothing_changed(
+    store: Groups, redis_client: redis.Redis, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.add_members("g", rows(["a", "b"]))
+    assert cached(redis_client, database) == {"a", "b"}
+    for key in redis_client.scan_iter(match=keys.group_members("g", "*")):
+        redis_client.delete(key)
+    monkeypatch.setattr(keys, "GROUP_MEMBERS_TTL_SECONDS", 0)
+
+    for _ in range(2):
+        assert set(groups.member_ids(redis_client, None, "g")) == {"a", "b"}
+
+    await store.add_members("g", rows(["c"]))
+    with pytest.raises(groups.MembersUnknown):
+        groups.member_ids(redis_client, None, "g")
+
+
 async def test_another_process_reads_the_ids_from_redis(
     store: Groups, redis_client: redis.Redis, database: Database[Document]
 ) -> None:

@@ -160,9 +160,9 @@ def test_a_refill_of_one_shard_does_not_hold_up_the_push_of_another(
     assert len(node.pushed()) == 1
     reserve, pushed_before = SeqAllocator._reserve, []
 
-    def slow(allocator: SeqAllocator, refill: Refill, amount: int) -> tuple[int, int]:
+    def slow(allocator: SeqAllocator, refill: Refill, amount: int, *, after: int, skipped: int = 0) -> tuple[int, int]:
         pushed_before.append(len(node.pushed()))
-        return reserve(allocator, refill, amount)
+        return reserve(allocator, refill, amount, after=after, skipped=skipped)
 
     monkeypatch.setattr(SeqAllocator, "_reserve", slow)
     assert stage.process_many([batch(0), batch(1)]) == [None, None]

@@ -81,7 +81,7 @@ class Allocation(RuleBasedStateMachine):
         client.hset(key, mapping=locked)  # type: ignore[arg-type]
         if has_reserved:
             refill = seq.Refill(self.ids[at], key, owner, owner, 5)
-            last = int(client.hget(key, "LAST") or 0)  # type: ignore[arg-type]
+            last = int(client.hget(key, "LAST") or 0)
             seq.SeqAllocator(client, self.around.database)._reserve(refill, 55, after=last)
 
     @invariant()
