@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from imserver.constants import ContentType
 from imserver.errors import ArgsError
-from imserver.protocol.conversations import conversation_id_of, conversation_key, conversation_key_of
+from imserver.protocol.conversations import conversation_id_of, conversation_key_of, conversations_of_key
 from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.protocol.options import is_notification, is_stored, split_send_msg
 from imserver.storage.logs import DeadLetter, Entry
@@ -123,6 +123,7 @@ def _receipts_of(msg: MsgData) -> list[ReadReceipt]:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         logger.warning("read receipt without usable content", extra={"action": "transfer", "send_id": msg.sendID})
         return []
-    if seq <= 0 or user_id != msg.sendID or conversation_key(str(conversation_id)) != conversation_key_of(msg):
+    # Not by its key alone: that is in any number of made-up ids.
+    if seq <= 0 or user_id != msg.sendID or conversation_id not in conversations_of_key(conversation_key_of(msg)):
         return []
     return [ReadReceipt(user_id, conversation_id, seq)]

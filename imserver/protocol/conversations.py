@@ -37,6 +37,11 @@ def conversation_key(conversation_id: str) -> str:
     return conversation_id.partition("_")[2]
 
 
+def conversations_of_key(key: str) -> list[str]:
+    """All conversations that a key may name."""
+    return [prefix + key for prefix in (SINGLE_PREFIX, GROUP_PREFIX, OA_PREFIX, NOTIFICATION_PREFIX)]
+
+
 def conversation_key_of(msg: MsgData) -> str:
     """The key of the logs' entries: the sorted user ids, or the group id.
 

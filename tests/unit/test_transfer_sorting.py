@@ -138,6 +138,7 @@ def test_the_greatest_read_seq_of_a_user_wins(told: list[tuple[int, list[int]]])
     [
         {"markAsReadUserID": "b", "conversationID": "si_a_b", "hasReadSeq": 5},
         {"markAsReadUserID": "a", "conversationID": "si_a_c", "hasReadSeq": 5},
+        {"markAsReadUserID": "a", "conversationID": f"{'x' * 1000}_a_b", "hasReadSeq": 5},
         {"markAsReadUserID": "a", "conversationID": "si_a_b", "hasReadSeq": -5},
         {"markAsReadUserID": "a", "conversationID": "si_a_b", "hasReadSeq": "many"},
         {"markAsReadUserID": "a", "conversationID": ["si_a_b"], "hasReadSeq": 5},
