@@ -29,14 +29,18 @@ from tasks.wakeup import wake
 
 logger = logging.getLogger(__name__)
 
+#: Of all shards in one write, and of a shard at least: an entry may hold hundreds, and a write of all that an outage left would
+#: outlast the leases.
+MOST_MSGS, LEAST_MSGS_OF_SHARD = 10_000, 500
 #: What the driver says of a document that MongoDB can never hold.
 BSON_REFUSALS = (InvalidDocument, InvalidStringData, OverflowError)
 
 
 @dataclass(slots=True)
 class Work:
-    """What a batch of entries comes to. ``saved``: fields of the entries that the after-save webhook is told of."""
+    """What the first entries of a batch come to. ``saved``: fields of those that the after-save webhook is told of."""
 
+    last_entry_id: bytes
     batches: list[StoredMsgs] = field(default_factory=list)
     new: list[NewConversation] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
@@ -59,7 +63,7 @@ class Persist(Stage):
         self.gather_ms = get_config().persist_gather_ms
 
     def process(self, lease: Lease, entries: list[Entry]) -> None:
-        work = self._parse(entries)
+        work = self._parse(entries, MOST_MSGS)
         try:
             self._blocks.write(work.batches)
             conversations.create_records(self._database, work.new)
@@ -76,17 +80,18 @@ class Persist(Stage):
             metrics.PERSISTED.labels("failed").inc(work.count)
             raise
         conversations.remember_ids(self._redis, {(item.owner_user_id, item.conversation_id) for item in work.new})
-        answer = get_script("trim").run(self._redis, *self._trim_call(lease, entries, work))
+        answer = get_script("trim").run(self._redis, *self._trim_call(lease, work))
         self._conclude(lease, work, answer)
 
     def process_many(self, batches: list[tuple[Lease, list[Entry]]]) -> list[Exception | None]:
         """One write and one round trip for all shards; what goes wrong is tried again by the runner, shard by shard."""
-        works = [self._parse(entries) for _lease, entries in batches]
+        most = max(MOST_MSGS // len(batches), LEAST_MSGS_OF_SHARD)
+        works = [self._parse(entries, most) for _lease, entries in batches]
         self._blocks.write([batch for work in works for batch in work.batches])
         new = [item for work in works for item in work.new]
         conversations.create_records(self._database, new)
         conversations.remember_ids(self._redis, {(item.owner_user_id, item.conversation_id) for item in new})
-        calls = [self._trim_call(lease, entries, work) for (lease, entries), work in zip(batches, works, strict=True)]
+        calls = [self._trim_call(lease, work) for (lease, _), work in zip(batches, works, strict=True)]
         outcomes: list[Exception | None] = []
         for (lease, _), work, answer in zip(
             batches, works, get_script("trim").run_many(self._redis, calls), strict=True
@@ -99,10 +104,10 @@ class Persist(Stage):
                 outcomes.append(None)
         return outcomes
 
-    def _trim_call(self, lease: Lease, entries: list[Entry], work: Work) -> ScriptCall:
+    def _trim_call(self, lease: Lease, work: Work) -> ScriptCall:
         is_hooked = webhooks.AFTER_SAVE in webhooks.enabled_after_kinds(self._database)
         hand_on = [{**fields, b"h": b"after_save"} for fields in work.saved] if is_hooked else []
-        return lease.trim_call(entries[-1][0], work.dead, next_stage="webhook", hand_on=hand_on)
+        return lease.trim_call(work.last_entry_id, work.dead, next_stage="webhook", hand_on=hand_on)
 
     def _conclude(self, lease: Lease, work: Work, answer: Any) -> None:
         if lease.is_wake_due(answer):
@@ -111,9 +116,13 @@ class Persist(Stage):
         if work.dead:
             metrics.DEAD_LETTERS.labels(self.name).inc(len(work.dead))
 
-    def _parse(self, entries: list[Entry]) -> Work:
-        work = Work()
-        for _entry_id, fields in entries:
+    def _parse(self, entries: list[Entry], most_msgs: int) -> Work:
+        """Of as many entries, from the first, as it takes to have so many messages."""
+        work, count = Work(entries[0][0]), 0
+        for entry_id, fields in entries:
+            if count >= most_msgs:
+                break
+            work.last_entry_id = entry_id
             try:
                 conversation_id, first_seq = fields[b"c"].decode(), int(fields[b"s"])
                 msgs = [MsgData.FromString(raw) for raw in LogBatch.FromString(fields[b"b"]).msgs]
@@ -122,6 +131,7 @@ class Persist(Stage):
                 continue
             documents = [to_document(msg, first_seq + index) for index, msg in enumerate(msgs)]
             work.batches.append(StoredMsgs(conversation_id, first_seq, documents))
+            count += len(documents)
             if is_notification_conversation(conversation_id):
                 continue
             work.saved.append(fields)
@@ -136,7 +146,8 @@ class Persist(Stage):
                 self.process(lease, [entry])
             return
         ((entry_id, fields),) = entries
-        (batch,) = self._parse(entries).batches
+        work = self._parse(entries, MOST_MSGS)
+        (batch,) = work.batches
         sent = LogBatch.FromString(fields[b"b"])
         dead: list[DeadLetter] = []
         for index, document in enumerate(batch.msgs):
@@ -149,6 +160,7 @@ class Persist(Stage):
                 alone = LogBatch(msgs=[sent.msgs[index]], operation_ids=[sent.operation_ids[index]])
                 fields_alone = {b"c": fields[b"c"], b"s": str(seq).encode(), b"b": alone.SerializeToString()}
                 dead.append(DeadLetter(f"not storable in MongoDB: {type(error).__name__}", fields_alone))
+        conversations.create_records(self._database, work.new)
         lease.trim(self._redis, entry_id, dead)
         metrics.PERSISTED.labels("ok").inc(len(batch.msgs) - len(dead))
         metrics.PERSISTED.labels("failed").inc(len(dead))

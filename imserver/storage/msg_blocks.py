@@ -31,7 +31,8 @@ class WriteFailed(Exception):
 
     def __init__(self, codes: set[int]) -> None:
         super().__init__(f"MongoDB refused writes with codes {sorted(codes)}")
-        self.is_permanent = codes <= PERMANENT_CODES
+        # Without a code it is the write concern that was not fulfilled: a secondary lags.
+        self.is_permanent = bool(codes) and codes <= PERMANENT_CODES
 
 
 class SeqsNotContiguous(ValueError):
@@ -125,7 +126,7 @@ class MsgBlockWriter:
         except BulkWriteError as error:
             failures = error.details["writeErrors"]
             others = {failure["code"] for failure in failures} - {DUPLICATE_KEY}
-            if others or not failures:
+            if others or not failures or error.details["writeConcernErrors"]:
                 raise WriteFailed(others) from None
             return {order[failure["index"]] for failure in failures}
         return set()

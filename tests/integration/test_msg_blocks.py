@@ -13,7 +13,14 @@ from pymongo.database import Database
 
 from imserver.protocol.documents import to_document
 from imserver.storage.clients import Document, close_async_clients, get_async_mongo
-from imserver.storage.msg_blocks import MsgBlockReader, MsgBlockWriter, SeqsNotContiguous, StoredMsgs, doc_id
+from imserver.storage.msg_blocks import (
+    MsgBlockReader,
+    MsgBlockWriter,
+    SeqsNotContiguous,
+    StoredMsgs,
+    WriteFailed,
+    doc_id,
+)
 from tests.factories import make_msg, unique
 
 EMPTY_SLOT: Document = {"msg": None, "revoke": None, "del_list": [], "is_read": False}
@@ -211,3 +218,10 @@ async def test_slots_are_read_by_conversation_and_seq_and_missing_ones_are_left_
     assert all(slot["msg"]["seq"] == seq for slots in found.values() for seq, slot in slots.items())
     assert await reader.last_seq("si_a_b") == 129
     assert await reader.last_seq("si_a_c") == 0
+
+
+def test_a_write_concern_that_was_not_fulfilled_is_tried_again() -> None:
+    """A secondary lags: the driver names no write that failed."""
+    assert not WriteFailed(set()).is_permanent
+    assert WriteFailed({17419}).is_permanent
+    assert not WriteFailed({17419, 91}).is_permanent

@@ -23,6 +23,7 @@ from imserver.storage.clients import Document, close_async_clients, get_async_mo
 from imserver.storage.groups import Groups, new_member
 from imserver.storage.logs import STAGE_LOGS, Lease
 from imserver.storage.seq import SeqAllocator
+from tasks import persist as persist_module
 from tasks.drain import Runner, Stage, _Shard
 from tasks.persist import Persist
 from tasks.push.online import OnlinePush
@@ -91,6 +92,27 @@ def test_only_persist_lets_messages_gather(config: Config, database: Database[Do
     waits = {stage.name: stage.gather_ms for stage in (Transfer(), OnlinePush(), Webhooks(), Persist())}
 
     assert waits == {"transfer": 0, "push": 0, "webhook": 0, "persist": config.persist_gather_ms}
+
+
+def test_persist_writes_no_more_at_a_time_than_its_lease_has_time_for(
+    redis_client: redis.Redis, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persist_module, "MOST_MSGS", 4)
+    monkeypatch.setattr(persist_module, "LEAST_MSGS_OF_SHARD", 1)
+    for _ in range(4):
+        transfer([make_msg("a", "b") for _ in range(3)])
+    lease = Lease.acquire(redis_client, "persist", SHARD)
+    assert lease is not None
+    stage = Persist()
+
+    left = []
+    while entries := read_log(redis_client, keys.TO_MONGO, SHARD):
+        left.append(len(entries))
+        assert stage.process_many([(lease, entries)]) == [None]
+
+    assert left == [4, 2]
+    (block,) = database["msg"].find({"conversation_id": "si_a_b"})
+    assert [slot["msg"]["seq"] for slot in block["msgs"] if slot["msg"]] == list(range(1, 13))
 
 
 def test_a_batch_has_a_trigger_id_of_its_own_that_goes_to_the_next_stages(redis_client: redis.Redis) -> None:
