@@ -30,6 +30,11 @@ class CommitAnswer:
     new: list[int]
     low: list[int]
 
+    @property
+    def has_wake_up(self) -> bool:
+        """Some stage is to be woken, which takes a call of the broker."""
+        return self.persist or self.push == WAKE_PUSH or self.webhook
+
     @classmethod
     def parse(cls, answer: list[Any], lists: int) -> CommitAnswer:
         _status, persist, push, webhook, last_push_id, *rest = answer

@@ -177,6 +177,9 @@ class Transfer(Stage):
                 [work.batch.lists[number - 1] for work, committed in done for number in committed.new]
             )
             self._push(pusher, done, whereabouts)
+        if any(committed.has_wake_up for _work, committed in done):
+            # A broker that takes its time, or hangs, must not hold up what is committed.
+            logs.run_deferred(self._lean, self.take_deferred())
         low = []
         for work, committed in done:
             self._after_commit(work.lease, work.batch, committed)

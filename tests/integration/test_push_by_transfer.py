@@ -69,6 +69,20 @@ def test_a_committed_message_is_pushed_at_once_and_leaves_nothing_in_the_push_lo
     assert ("persist", SHARD) in wakes
 
 
+def test_a_broker_that_hangs_does_not_hold_up_what_is_committed(
+    redis_client: redis.Redis, lease: Lease, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, pushed_by_then = make_node(), []
+    node.connect("b")
+    monkeypatch.setattr(transfer_module, "wake", lambda *_: pushed_by_then.append(len(node.pushed())))
+    add_entries(redis_client, [make_msg("a", "b")])
+
+    run(redis_client, lease, Transfer(pushes=True))
+
+    assert pushed_by_then == [1]
+    assert read_log(redis_client, keys.TO_PUSH, SHARD) == []
+
+
 def test_the_push_lease_is_renewed_and_given_back_with_the_transfer_lease(
     redis_client: redis.Redis, lease: Lease, wakes: Wakes
 ) -> None:
