@@ -236,7 +236,9 @@ class Config:
     cpu_affinity: bool = _option(
         True, "On a machine with two cores `make up` keeps the gateway on one, Valkey and the worker on the other."
     )
-    worker_threads: int = _option(12, "Threads of one worker process.", minimum=4, maximum=256)
+    worker_threads: int = _option(
+        12, "Threads of one worker process; a busy stage holds one of them.", minimum=8, maximum=256
+    )
     metrics_dir: str = _option("", "Folder where the processes of a host share their counters. Empty: each its own.")
     demo: bool = _option(False, "Serve the demo page, where anyone may be anyone.")
     debug: bool = _option(False, "Django debug pages. Never in production.")

@@ -199,8 +199,8 @@ class Runner:
         ended = threading.Event()
         self._progress_at = time.monotonic()
         keeper = threading.Thread(target=self._keep_leases, args=(client, config, ended), daemon=True)
-        keeper.start()
         try:
+            keeper.start()
             # Not repeated: on a new connection it would have another id, and nobody could end its wait.
             with closing(LeanRedis(repeats=False)) as blocking:
                 self._blocking_client_id = int(blocking.call(("CLIENT", "ID")))

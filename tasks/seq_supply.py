@@ -104,12 +104,14 @@ class SeqSupply:
 
     def _wait_for_mongo(self) -> None:
         pause = threading.Event()
-        while True:
-            pause.wait(MONGO_RETRY_SECONDS)
-            try:
-                with pymongo.timeout(MONGO_RETRY_SECONDS):
-                    self._database.client.admin.command("ping")
-            except PyMongoError:
-                continue
+        try:
+            while not pause.wait(MONGO_RETRY_SECONDS):
+                try:
+                    with pymongo.timeout(MONGO_RETRY_SECONDS):
+                        self._database.client.admin.command("ping")
+                except PyMongoError:
+                    continue
+                return
+        finally:
+            # Whatever ended the waiting: the next look-up finds out.
             self._away_until = 0.0
-            return

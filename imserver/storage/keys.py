@@ -43,7 +43,7 @@ from __future__ import annotations
 from imserver.conf import get_config
 
 #: Long enough for a Celery hop on a busy machine; after it the sweep may wake again.
-WAKE_TTL_MS = 5000
+WAKE_TTL_MS = 2000
 #: Rebuilt from MongoDB when it is missing.
 CONVERSATIONS_TTL_SECONDS = 7 * 86_400
 

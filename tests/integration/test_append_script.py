@@ -158,13 +158,27 @@ async def test_another_stages_or_shards_drainer_does_not_keep_the_wake_up_back(r
 async def test_nothing_wakes_when_nothing_was_appended(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repeated = item("a", "c1")
-    await append(0, [repeated])
+    await append(0, [item()])
     redis_client.delete(keys.wake("transfer", 0))
     reconfigure(monkeypatch, log_max_entries=1)
 
-    assert (await append(0, [repeated, item()]))[0] == 0
+    assert (await append(0, [item()]))[0] == 0
     assert not redis_client.exists(keys.wake("transfer", 0))
+
+
+async def test_who_repeats_wakes_for_what_still_waits(redis_client: redis.Redis) -> None:
+    """The answer that got lost may have said so, and the key it left keeps the sweep from doing it."""
+    repeated = item("a", "c1")
+    await append(0, [repeated])
+
+    assert (await append(0, [repeated]))[0] == 1
+
+    lease = Lease.acquire(redis_client, "transfer", 0)
+    assert lease is not None
+    assert (await append(0, [repeated]))[0] == 0
+    redis_client.delete(keys.log(keys.TO_REDIS, 0))
+    lease.release(redis_client)
+    assert (await append(0, [repeated]))[0] == 0
 
 
 async def test_scripts_are_sent_again_to_a_server_that_forgot_them(redis_client: redis.Redis) -> None:

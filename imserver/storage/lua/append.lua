@@ -11,14 +11,16 @@
 --       outcome 1 appended, 0 log full, or the first answer (string) when the message was seen before.
 -- Entry fields: k conversation key, m MsgData, o operation id.
 local log, limit, ttl = KEYS[1], tonumber(ARGV[1]), ARGV[2]
-local room = limit - math.max(redis.call('XLEN', log), redis.call('XLEN', KEYS[4]), redis.call('XLEN', KEYS[5]))
-local result, appended = {0}, false
+local waiting = redis.call('XLEN', log)
+local room = limit - math.max(waiting, redis.call('XLEN', KEYS[4]), redis.call('XLEN', KEYS[5]))
+local result, appended, repeated = {0}, false, false
 for i = 6, #KEYS do
   local at = 4 + (i - 6) * 4
   local seen = false
   if KEYS[i] ~= '' then seen = redis.call('GET', KEYS[i]) end
   if seen then
     result[#result + 1] = seen
+    repeated = true
   elseif room <= 0 then
     result[#result + 1] = 0
   else
@@ -30,7 +32,8 @@ for i = 6, #KEYS do
   end
 end
 -- A drainer gives its lease back only when it finds the log empty (release.lua), so while there is one no wake-up is due.
-if appended and redis.call('EXISTS', KEYS[2]) == 0 and redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[3]) then
-  result[1] = 1
+-- Of who repeats, the first answer got lost, and with it perhaps that a wake-up was to be published.
+if (appended or repeated and waiting > 0) and redis.call('EXISTS', KEYS[2]) == 0 then
+  if redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[3]) or repeated then result[1] = 1 end
 end
 return result
