@@ -28,7 +28,8 @@ from imserver.storage.logs import DeadLetter, Entry, Lease
 from imserver.storage.webhook_waits import HookBatch, Line, LineOutcome, Settlement, Waiting
 from imserver.storage.webhooks import Hook, Hooks
 from imserver.webhooks import events, presence_events
-from imserver.webhooks.client import HookFailed, HookRejected, post
+from imserver.webhooks.breaker import Breaker, HookDown, backoff_seconds
+from imserver.webhooks.client import HookFailed, HookRejected
 from tasks.drain import Stage
 
 logger = logging.getLogger(__name__)
@@ -37,13 +38,6 @@ logger = logging.getLogger(__name__)
 MOST_CALLS = 16
 #: No new call of a batch begins after this: other shards wait for the runner too.
 SLICE_SECONDS = 1.0
-#: The waits after failures: 1, 2, 4 … 60 s.
-BACKOFF_FIRST_SECONDS = 1.0
-BACKOFF_MOST_SECONDS = 60.0
-
-
-def backoff_seconds(failures: int) -> float:
-    return min(BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 30), BACKOFF_MOST_SECONDS)
 
 
 @one_a_process
@@ -86,26 +80,6 @@ class Work:
         return self.old if self.is_blocked else [*self.old, *(batch for _, batch in self.fresh)]
 
 
-class Breaker:
-    """Whether a hook answers at all. One that did not is asked again by a single call, after a growing wait."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.down_until = 0.0
-        self.probe = asyncio.Lock()
-
-    @property
-    def is_down(self) -> bool:
-        return time.monotonic() < self.down_until
-
-    def note(self, *, answered: bool) -> None:
-        if answered:
-            self.failures, self.down_until = 0, 0.0
-        elif not self.is_down:
-            self.failures += 1
-            self.down_until = time.monotonic() + backoff_seconds(self.failures)
-
-
 @dataclass(frozen=True, slots=True)
 class HookCall:
     """What a message of a batch becomes for its hook."""
@@ -129,10 +103,6 @@ def _call_of(kind: str, batch: HookBatch, hooks: Hooks) -> HookCall | None:
     if command is None or hook is None or not events.is_wanted(hook, msg):
         return None
     return HookCall(hook, events.body_of(command, msg, batch.operation_id, batch.seq), events.query_of(command, msg))
-
-
-class HookDown(Exception):
-    """Not called: the hook did not answer a moment ago."""
 
 
 class Webhooks(Stage):
@@ -227,7 +197,7 @@ class Webhooks(Stage):
             return True
         command = call.hook.command
         try:
-            await self._call(call.hook, call.body, batch.operation_id, call.query)
+            await self._breaker(command).post(call.hook, call.body, batch.operation_id, call.query)
         except HookRejected as error:
             work.dead.append(batch.dead_letter(work.line, f"{command} {error}", only_one=True))
         except (HookDown, HookFailed) as error:
@@ -235,7 +205,7 @@ class Webhooks(Stage):
                 batch.tries += 1
                 metrics.WEBHOOK_RETRIES.labels(command).inc()
             wait = backoff_seconds(max(batch.tries, 1))
-            down = self._breaker(command).down_until - time.monotonic()
+            down = self._breaker(command).seconds_down
             work.due_ms = now_ms() + int(max(wait if batch.tries else 0, down) * 1000)
             work.failure, work.retry_minutes = f"{command} {error}", call.hook.retry_minutes
             return False
@@ -243,31 +213,6 @@ class Webhooks(Stage):
 
     def _breaker(self, command: str) -> Breaker:
         return self._breakers.setdefault(command, Breaker())
-
-    async def _call(self, hook: Hook, body: bytes, operation_id: str, query: dict[str, str]) -> None:
-        """Raises HookDown, HookFailed, HookRejected."""
-        breaker = self._breaker(hook.command)
-        if breaker.failures:
-            async with breaker.probe:
-                if breaker.is_down:
-                    raise HookDown("does not answer")
-                if breaker.failures:
-                    await self._attempt(breaker, hook, body, operation_id, query)
-                    return
-        await self._attempt(breaker, hook, body, operation_id, query)
-
-    async def _attempt(
-        self, breaker: Breaker, hook: Hook, body: bytes, operation_id: str, query: dict[str, str]
-    ) -> None:
-        try:
-            await post(hook, body, operation_id, query)
-        except HookFailed as error:
-            breaker.note(answered=not error.is_down)
-            raise
-        except HookRejected:
-            breaker.note(answered=True)
-            raise
-        breaker.note(answered=True)
 
 
 def _conclude(work: Work, settlement: Settlement) -> None:

@@ -23,8 +23,10 @@ from imserver.storage.clients import Document
 from imserver.storage.logs import Entry, Lease, LeaseLost
 from imserver.storage.webhook_waits import HookBatch, Line, LineOutcome, Settlement
 from imserver.storage.webhooks import AFTER_SAVE, AFTER_SEND
+from imserver.webhooks import breaker
+from imserver.webhooks.breaker import backoff_seconds
 from tasks import webhooks as stage_module
-from tasks.webhooks import Webhooks, backoff_seconds
+from tasks.webhooks import Webhooks
 from tests.app_server import AppServer, Call, Reply
 from tests.factories import make_msg, read_log, reconfigure, run_stage, snapshot, wait_until
 
@@ -41,8 +43,8 @@ def app() -> Iterator[AppServer]:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "BACKOFF_FIRST_SECONDS", 0.02)
-    monkeypatch.setattr(stage_module, "BACKOFF_MOST_SECONDS", 0.05)
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(breaker, "BACKOFF_MOST_SECONDS", 0.05)
     # One run is to do all that is there; tests of the slice set their own.
     monkeypatch.setattr(stage_module, "SLICE_SECONDS", 30)
 
@@ -269,8 +271,8 @@ def test_a_hook_that_does_not_answer_is_asked_by_one_call_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Longer than the other lines of a run take to hear that the hook is down.
-    monkeypatch.setattr(stage_module, "BACKOFF_FIRST_SECONDS", 0.5)
-    monkeypatch.setattr(stage_module, "BACKOFF_MOST_SECONDS", 0.5)
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 0.5)
+    monkeypatch.setattr(breaker, "BACKOFF_MOST_SECONDS", 0.5)
     switch_on(database, SINGLE, app.url, timeout=2)
     silent = True
 
