@@ -1,9 +1,15 @@
-"""Before hooks: the app server may refuse or change a message before it is in a log."""
+"""Before hooks: the app server may refuse or change a message before it is in a log.
+
+Somebody waits for the answer, so a hook that does not give any is soon asked by one call at a time; for all others it
+has failed at once.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -17,13 +23,23 @@ from imserver.storage import webhooks
 from imserver.storage.clients import get_mongo
 from imserver.storage.webhooks import Hook, Hooks
 from imserver.webhooks import events
-from imserver.webhooks.client import HookError, post
+from imserver.webhooks.breaker import Breaker, HookDown
+from imserver.webhooks.client import HookError
 
 logger = logging.getLogger(__name__)
+
+#: Calls in a row without an answer until a hook is taken for down. Not one: a message that the app server cannot digest
+#: must not speak for all others.
+PATIENCE_CALLS = 3
+#: The longest pause until one call asks again: what comes meanwhile is refused, or passes unseen.
+LONGEST_PAUSE_SECONDS = 5.0
 
 #: Of the answer: the action is refused when actionCode is 0 and nextCode is this.
 _STOP = 1
 _INT32 = range(-(1 << 31), 1 << 31)
+
+#: By event loop, then by command and address: another address is another app server.
+_breakers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Breaker]] = WeakKeyDictionary()
 
 #: What the answer of before-modify may replace, by the answer's name in lower case (Go reads names so).
 _MODIFIABLE = {
@@ -105,7 +121,7 @@ async def ask_hook(hook: Hook, body: bytes, operation_id: str) -> dict[str, Any]
         WebhookUnreachable, WebhookAnswerInvalid: it failed and is not set to fail open.
     """
     try:
-        answer = _parse(await post(hook, body, operation_id))
+        answer = _parse(await _post(hook, body, operation_id))
     except HookError as error:
         _fail(hook, WebhookUnreachable(f"the webhook {error}"), operation_id, cause=error)
         return None
@@ -116,6 +132,15 @@ async def ask_hook(hook: Hook, body: bytes, operation_id: str) -> dict[str, Any]
         metrics.WEBHOOK_DECISIONS.labels(hook.command, "refused").inc()
         raise WebhookRefused(answer["errcode"], answer["errmsg"], answer["errdlt"])
     return answer
+
+
+async def _post(hook: Hook, body: bytes, operation_id: str) -> bytes:
+    """``client.post``; fails at once while it is not known whether a hook that did not answer is back. Raises HookError."""
+    breakers = _breakers.setdefault(asyncio.get_running_loop(), {})
+    breaker = breakers.setdefault((hook.command, hook.url), Breaker(PATIENCE_CALLS, LONGEST_PAUSE_SECONDS))
+    if breaker.is_busy:
+        raise HookDown
+    return await breaker.post(hook, body, operation_id)
 
 
 def _fail(

@@ -13,6 +13,8 @@ from imserver.conf import Config
 from imserver.constants import ContentType, Option, SessionType, WebhookCommand
 from imserver.storage import keys, webhooks
 from imserver.storage.clients import Document
+from imserver.webhooks import breaker, policy
+from tasks.push import hooks
 from tasks.push.online import OnlinePush
 from tasks.transfer import Transfer
 from tests.app_server import AppServer, Reply
@@ -115,6 +117,30 @@ def test_a_refusal_or_a_failure_stops_the_push_and_failing_open_does_not(
 
     assert users_pushed(node) == expected
     assert len(read_log(redis_client, keys.TO_MONGO, SHARD)) == 1
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_hook_that_hangs_costs_its_timeout_once_and_then_holds_up_no_push(
+    redis_client: redis.Redis,
+    database: Database[Document],
+    app: AppServer,
+    node: NodeProbe,
+    monkeypatch: pytest.MonkeyPatch,
+    is_open: bool,
+) -> None:
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 60)
+    monkeypatch.setattr(policy, "LONGEST_PAUSE_SECONDS", 60)
+    switch_on(database, WebhookCommand.BEFORE_ONLINE_PUSH, app.url, timeout=1, fail_open=is_open)
+    app.reply = lambda _call: (app.stopping.wait(20), Reply())[1]
+    add_entries(redis_client, [make_msg("a", f"u{number}") for number in range(100)])
+    run_stage(redis_client, Transfer(pushes=True), SHARD)
+    stage = OnlinePush()
+
+    while read_log(redis_client, keys.TO_PUSH, SHARD):
+        run_stage(redis_client, stage, SHARD)
+
+    assert len(app.calls) <= hooks.MOST_CALLS
+    assert len(node.pushed()) == (100 if is_open else 0)
 
 
 def test_typing_and_refused_content_types_are_not_asked_about(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import wait as wait_for
@@ -18,9 +19,10 @@ from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import webhooks
 from imserver.storage.clients import Document
 from imserver.storage.webhooks import AFTER_KINDS, Hooks
+from imserver.webhooks import breaker, policy
 from imserver.webhooks.client import close_client
-from imserver.webhooks.policy import before_send
-from tests.app_server import AppServer, Reply
+from imserver.webhooks.policy import PATIENCE_CALLS, before_send
+from tests.app_server import AppServer, Call, Reply
 from tests.factories import make_msg
 
 SINGLE = WebhookCommand.BEFORE_SEND_SINGLE
@@ -208,6 +210,84 @@ async def test_a_hook_that_is_away_or_silent_is_given_up_after_its_timeout(
             await before_send(make_msg("a", "b"), "op")
 
     assert len(app.calls) == 1
+
+
+async def passes(text: str = "hi") -> bool:
+    """Whether a message may be sent although, or because, the hook did not say a word."""
+    try:
+        await before_send(make_msg("a", "b", text), "op")
+    except WebhookUnreachable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_hook_that_stays_silent_soon_costs_nobody_its_timeout(
+    database: Database[Document], app: AppServer, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 60)
+    monkeypatch.setattr(policy, "LONGEST_PAUSE_SECONDS", 60)
+    switch_on(database, SINGLE, app.url, timeout=0.5, fail_open=is_open)
+    app.reply = lambda _call: (app.stopping.wait(20), Reply())[1]
+
+    outcomes = [await passes() for _ in range(30)]
+
+    assert outcomes == [is_open] * 30
+    assert len(app.calls) == PATIENCE_CALLS
+
+
+async def test_after_a_pause_one_call_asks_whether_a_silent_hook_is_back_and_nobody_waits_for_it(
+    database: Database[Document], app: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 0.05)
+    released = threading.Event()
+    switch_on(database, SINGLE, app.url, timeout=0.5)
+    app.reply = lambda _call: (released.wait(20), Reply())[1]
+    for _ in range(PATIENCE_CALLS):
+        assert not await passes()
+
+    switch_on(database, SINGLE, app.url, timeout=20)
+    async with asyncio.timeout(10):
+        while len(app.calls) == PATIENCE_CALLS:
+            asking = asyncio.ensure_future(passes())
+            await asyncio.wait([asking], timeout=0.2)
+        assert [await passes() for _ in range(10)] == [False] * 10
+        released.set()
+        assert await asking
+
+        assert [await passes() for _ in range(10)] == [True] * 10
+
+    assert len(app.calls) == PATIENCE_CALLS + 1 + 10
+
+
+async def test_a_message_that_silences_the_hook_does_not_speak_for_the_others(
+    database: Database[Document], app: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 60)
+    switch_on(database, SINGLE, app.url, timeout=0.5)
+
+    def reply(call: Call) -> Reply:
+        if call.text == "indigestible":
+            app.stopping.wait(20)
+        return Reply()
+
+    app.reply = reply
+
+    outcomes = [await passes(text) for text in ("indigestible", "indigestible", "hi") * 2]
+
+    assert outcomes == [False, False, True] * 2
+
+
+async def test_a_new_address_is_asked_at_once(
+    database: Database[Document], app: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 60)
+    switch_on(database, SINGLE, AppServer().url)
+    assert [await passes() for _ in range(PATIENCE_CALLS + 1)] == [False] * (PATIENCE_CALLS + 1)
+
+    switch_on(database, SINGLE, app.url)
+
+    assert await passes()
 
 
 @pytest.mark.parametrize(
