@@ -104,7 +104,9 @@ class Config:
     )
     batch_size: int = _option(500, "Most log entries handled in one batch.", minimum=1, maximum=5000)
     log_max_entries: int = _option(
-        100_000, "A log of a shard longer than this makes sends be refused as busy.", minimum=1
+        100_000,
+        "A log of a shard longer than this makes sends be refused as busy; of after hooks or offline pushes, it drops them.",
+        minimum=1,
     )
     dedup_ttl_seconds: int = _option(3600, "How long a repeated client_msg_id gets the first answer.", minimum=1)
     cache_ttl_seconds: int = _option(86_400, "How long messages stay in the Redis cache.", minimum=1)

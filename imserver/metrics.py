@@ -47,6 +47,8 @@ NODE_EVENTS = Counter("im_push_node_events_total", "Channel-layer messages sent 
 PUSHED_LATE = Counter("im_push_late_msgs_total", "Messages pushed more than 10 s after sending")
 #: Entries set aside because they can never succeed.
 DEAD_LETTERS = Counter("im_dead_letters_total", "Entries moved to a dead-letter log", ["stage"])
+#: Entries for after webhooks and offline pushes that were dropped because their log was full; the messages are kept.
+DROPPED = Counter("im_dropped_entries_total", "Entries not handed on because a log was full", ["log"])
 #: Ranges of seqs that were skipped after a loss.
 SEQ_GAPS = Counter("im_seq_gaps_total", "Seq ranges skipped and recorded as gaps")
 #: Leases taken over or lost while draining.

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from imserver import metrics
 from imserver.conf import get_config
 from imserver.storage import keys
 from imserver.storage.lean_redis import AsyncLeanRedis, Command, LeanRedis, error_in
@@ -32,6 +33,8 @@ STAGE_LOGS = {
     "webhook": keys.TO_WEBHOOK,
     "offline_push": keys.TO_OFFLINE_PUSH,
 }
+#: What a stage's trim hands entries on to.
+_HANDED_ON_TO = {"persist": keys.TO_WEBHOOK, "push": keys.TO_OFFLINE_PUSH}
 
 
 class LeaseLost(Exception):
@@ -133,7 +136,8 @@ class Lease:
         next_stage: str = "",
         hand_on: Sequence[dict[bytes, bytes]] = (),
     ) -> bool:
-        """Remove the handled entries up to and with ``last_entry_id``; the given ones (by fields) go to another stage's log.
+        """Remove the handled entries up to and with ``last_entry_id``; the given ones (by fields) go to another stage's log,
+        as long as it holds fewer than LOG_MAX_ENTRIES.
 
         Returns whether the caller has to wake that stage. Raises LeaseLost.
         """
@@ -149,7 +153,7 @@ class Lease:
         hand_on: Sequence[dict[bytes, bytes]] = (),
     ) -> ScriptCall:
         """Keys and arguments of ``trim``, for who sends several in one round trip; ``is_wake_due`` reads the answer."""
-        args: list[Any] = [self.token, last_entry_id, keys.WAKE_TTL_MS, len(dead)]
+        args: list[Any] = [self.token, last_entry_id, keys.WAKE_TTL_MS, get_config().log_max_entries, len(dead)]
         for letter in dead:
             fields = {b"reason": letter.reason.encode(), b"origin": self.log_name.encode(), **letter.fields}
             args += (2 * len(fields), *(part for pair in fields.items() for part in pair))
@@ -165,12 +169,27 @@ class Lease:
         return script_keys, args
 
     def is_wake_due(self, answer: Any) -> bool:
-        """What the trim script's answer says. Raises LeaseLost, and the exception that stands in an answer's place."""
+        """What the trim script's answer says; what it dropped is counted.
+
+        Raises LeaseLost, and the exception that stands in an answer's place.
+        """
         if isinstance(answer, Exception):
             raise answer
-        if not answer:
+        outcome, dropped = answer
+        if not outcome:
             raise LeaseLost(self.key)
-        return bool(answer == 2)
+        if dropped:
+            note_dropped(_HANDED_ON_TO[self.stage], self.shard, dropped)
+        return bool(outcome == 2)
+
+
+def note_dropped(log_name: str, shard: int, count: int) -> None:
+    """A full log did not get these entries: calls of after webhooks, or offline pushes. The messages are where they were."""
+    metrics.DROPPED.labels(log_name).inc(count)
+    logger.warning(
+        "log is full, entries dropped",
+        extra={"action": "hand_on", "log": log_name, "shard": shard, "count": count},
+    )
 
 
 def next_entry_id(entry_id: bytes) -> str:

@@ -19,7 +19,7 @@ import redis.asyncio
 from imserver.clock import now_ms
 from imserver.conf import get_config
 from imserver.protocol.conversations import shard_of_key
-from imserver.storage import keys
+from imserver.storage import keys, logs
 from imserver.storage.clients import as_text
 from imserver.storage.scripts import get_script
 
@@ -111,7 +111,7 @@ def _call(what: str, user_id: str, cause: Cause, *args: Any, token_keys: Iterabl
         keys.status_channel(user_id),
         keys.node(""),
         cause.node,
-        int(cause.is_hooked),
+        get_config().log_max_entries if cause.is_hooked else 0,
         now_ms(),
         cause.operation_id,
         keys.WAKE_TTL_MS,
@@ -120,11 +120,14 @@ def _call(what: str, user_id: str, cause: Cause, *args: Any, token_keys: Iterabl
 
 
 def _change(user_id: str, answer: list[Any]) -> Change:
-    outcome, wake, *kicked = answer
+    outcome, wake, dropped, *kicked = answer
+    shard = shard_of_key(user_id, get_config().shards)
+    if dropped:
+        logs.note_dropped(keys.TO_WEBHOOK, shard, dropped)
     return Change(
         is_changed=outcome == 1,
         is_refused=outcome == -1,
-        wake_shard=shard_of_key(user_id, get_config().shards) if wake else None,
+        wake_shard=shard if wake else None,
         kicked=[Route.from_json(kicked[at], kicked[at + 1]) for at in range(0, len(kicked), 2)],
     )
 

@@ -15,10 +15,10 @@ from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
 
 from imserver.clock import now_ms
 from imserver.conf import Config
-from imserver.constants import Option, RoleLevel, SessionType
+from imserver.constants import Option, RoleLevel, SessionType, WebhookCommand
 from imserver.protocol.gen.log_pb2 import LogBatch
 from imserver.protocol.gen.sdkws_pb2 import MsgData
-from imserver.storage import keys, read_seq
+from imserver.storage import keys, read_seq, webhooks
 from imserver.storage.clients import Document, close_async_clients, get_async_mongo, get_async_redis
 from imserver.storage.groups import Groups, new_member
 from imserver.storage.logs import STAGE_LOGS, Lease
@@ -73,6 +73,43 @@ async def add_members(group_id: str, *user_ids: str) -> None:
 
 
 # -- batching
+
+
+def test_a_full_log_loses_after_events_and_no_message(
+    redis_client: redis.Redis, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconfigure(monkeypatch, log_max_entries=2)
+    hook = {"command": WebhookCommand.AFTER_SAVE, "url": "http://app", "enable": True}
+    database[webhooks.COLLECTION].insert_one(hook)
+    webhooks.forget()
+    dropped = counted("im_dropped_entries_total", log=keys.TO_WEBHOOK)
+
+    transfer([make_msg("a", receiver) for receiver in ("b", "c", "d")])
+    persist()
+    transfer([make_msg("a", "b")])
+    persist()
+
+    assert [item.conversation_id for item in read_handed(redis_client, keys.TO_WEBHOOK, SHARD)] == ["si_a_b", "si_a_c"]
+    assert counted("im_dropped_entries_total", log=keys.TO_WEBHOOK) == dropped + 2
+    assert read_log(redis_client, keys.TO_MONGO, SHARD) == []
+    assert database["msg"].count_documents({}) == 3
+
+
+def test_a_full_log_loses_offline_pushes_and_no_message(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reconfigure(monkeypatch, log_max_entries=2, offline_push_vendor="dummy")
+    dropped = counted("im_dropped_entries_total", log=keys.TO_OFFLINE_PUSH)
+
+    transfer([make_msg("a", "b") for _ in range(5)])
+    run_stage(redis_client, OnlinePush(), SHARD)
+
+    pushes = read_log(redis_client, keys.TO_OFFLINE_PUSH, SHARD)
+    assert [fields[b"s"] for _, fields in pushes] == [b"1", b"2"]
+    assert counted("im_dropped_entries_total", log=keys.TO_OFFLINE_PUSH) == dropped + 3
+    (line,) = [record for record in caplog.records if record.msg == "log is full, entries dropped"]
+    assert line.__dict__["count"] == 3
+    assert read_log(redis_client, keys.TO_PUSH, SHARD) == []
 
 
 def test_an_empty_value_is_skipped_and_is_no_dead_letter(redis_client: redis.Redis) -> None:

@@ -15,8 +15,8 @@ from imserver.storage import keys
 from imserver.storage import routes as storage
 from imserver.storage.clients import close_async_clients, get_async_redis
 from imserver.storage.route_finder import RouteFinder
-from imserver.storage.routes import Leaving, Route, Routes, token_digest
-from tests.factories import unique
+from imserver.storage.routes import Cause, Leaving, Route, Routes, token_digest
+from tests.factories import reconfigure, unique
 
 
 @pytest.fixture
@@ -67,6 +67,23 @@ async def test_who_has_to_leave_is_told_once_and_gone_at_once(routes: Routes) ->
 
     assert sorted(one.connection_id for one in await routes.get("a")) == sorted([web.connection_id, new.connection_id])
     assert await routes.get("b") == [foreign]
+
+
+async def test_presence_events_are_dropped_when_their_log_is_full_and_the_change_is_made(
+    routes: Routes, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconfigure(monkeypatch, shards=1, log_max_entries=2)
+    told = Cause(is_hooked=True)
+    await routes.beat("n1", 1)
+    gone = route()
+
+    for connection in (gone, route(), route()):
+        await routes.register("a", connection, cause=told)
+    change = await routes.remove("a", [gone.connection_id], cause=told)
+
+    assert redis_client.xlen(keys.log(keys.TO_WEBHOOK, 0)) == 2
+    assert (change.is_changed, change.wake_shard) == (True, None)
+    assert len(await routes.get("a")) == 2
 
 
 async def test_the_same_token_and_dead_nodes_connections_are_not_kicked(

@@ -8,11 +8,11 @@
 --                          kick: the platform
 -- ARGV  1 what: join, restore, leave, kick, background, forget   2 user   3 channel of the user's status
 --       4 prefix of NODE keys   5 node that asks ("" is none): it lives whatever its heartbeat says
---       6 "1" webhooks are told   7 now in ms   8 operation id   9 expiry of the wake-up in ms
+--       6 most entries of log:toWebhook, what comes when it holds them is dropped; 0: webhooks are not told   7 now in ms   8 operation id   9 expiry of the wake-up in ms
 --      10… join, restore: connection id, record, token ("" is not looked at), "1" when all other tokens of the platform are
 --          kicked, then the platforms whose connections must leave
 --          leave: connection ids   kick: platform   background: connection id, record   forget: none
--- Returns {outcome, wake the webhook stage, connection id and record of everyone who is to be kicked …}
+-- Returns {outcome, wake the webhook stage, number of dropped events, connection id and record of everyone who is to be kicked …}
 --   outcome: 0 nothing changed · 1 changed · -1 the token was kicked meanwhile, nothing was registered
 --
 -- A route whose node has no heartbeat counts for nothing: its user is not kicked, its platform not shown. NODE keys are read by
@@ -58,9 +58,13 @@ local function field(number, value)
   return string.char(number * 8 + 2) .. size .. string.char(length) .. value
 end
 
-local told = false
+local told, dropped, most = false, 0, tonumber(ARGV[6])
 local function tell(command, id, at)
-  if ARGV[6] ~= '1' then return end
+  if most == 0 then return end
+  if redis.call('XLEN', KEYS[2]) >= most then
+    dropped = dropped + 1
+    return
+  end
   local event = cjson.encode({
     command = command, userID = user, platformID = at.platform_id, connID = id,
     isAppBackground = at.is_background, seq = tonumber(ARGV[7]),
@@ -108,9 +112,9 @@ local before, before_alive = platforms(true), platforms(false)
 if what == 'join' or what == 'restore' then
   local id, record, token, sweeps = ARGV[10], ARGV[11], ARGV[12], ARGV[13] == '1'
   local at = cjson.decode(record)
-  if what == 'restore' and routes[id] then return {0, 0} end
+  if what == 'restore' and routes[id] then return {0, 0, 0} end
   local state = token ~= '' and redis.call('HGET', KEYS[5], token)
-  if state and string.sub(state, 1, 1) ~= NORMAL then return {-1, 0} end
+  if state and string.sub(state, 1, 1) ~= NORMAL then return {-1, 0, 0} end
   if what == 'join' then
     local lost = {}
     for i = 14, #ARGV do lost[tonumber(ARGV[i])] = {key = KEYS[i - 8], digests = {}, any = false} end
@@ -172,4 +176,4 @@ local wake = 0
 if told and redis.call('EXISTS', KEYS[3]) == 0 and redis.call('SET', KEYS[4], '1', 'NX', 'PX', ARGV[9]) then
   wake = 1
 end
-return {changed and 1 or 0, wake, unpack(kicked)}
+return {changed and 1 or 0, wake, dropped, unpack(kicked)}
