@@ -9,6 +9,7 @@ import orjson
 import redis
 from pymongo.database import Database
 
+from imserver.clock import now_ms
 from imserver.constants import SessionType
 from imserver.protocol.conversations import conversation_id_of, shard_of
 from imserver.protocol.gen.sdkws_pb2 import MsgData, OfflinePushInfo
@@ -52,7 +53,7 @@ class OfflinePushes:
         self.add_msg(msg, users)
         return msg
 
-    def add_msg(self, msg: MsgData, users: list[str], seq: int = 1) -> int:
+    def add_msg(self, msg: MsgData, users: list[str], seq: int = 1, *, age_ms: int = 0) -> int:
         conversation_id = conversation_id_of(msg)
         shard = shard_of(conversation_id, SHARDS)
         entry: Any = {
@@ -62,7 +63,8 @@ class OfflinePushes:
             "o": "op1",
             "u": orjson.dumps(users),
         }
-        self.client.xadd(keys.log(keys.TO_OFFLINE_PUSH, shard), entry)
+        entry_id = f"{now_ms() - age_ms}-*" if age_ms else "*"
+        self.client.xadd(keys.log(keys.TO_OFFLINE_PUSH, shard), entry, id=entry_id)
         return shard
 
     def run(self) -> None:

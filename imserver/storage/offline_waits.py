@@ -38,6 +38,7 @@ class Job:
     Stored as a line of JSON and the serialized MsgData.
     """
 
+    #: Of its entry in the log.
     id: str
     conversation_id: str
     msg: bytes
@@ -45,9 +46,12 @@ class Job:
     user_ids: list[str]
     #: Users that were left out and texts that were changed: the webhook is not asked twice.
     is_decided: bool = False
-    #: When it was first looked at, 0 when it never was.
-    since_ms: int = 0
     tries: int = 0
+
+    @property
+    def since_ms(self) -> int:
+        """When the message was handed on to the log."""
+        return int(self.id.partition("-")[0])
 
     @classmethod
     def from_entry(cls, entry_id: bytes, fields: dict[bytes, bytes]) -> Self:
@@ -75,7 +79,6 @@ class Job:
             operation_id=values["o"],
             user_ids=values["u"],
             is_decided=values["d"],
-            since_ms=values["since"],
             tries=values["tries"],
         )
 
@@ -85,7 +88,6 @@ class Job:
             "o": self.operation_id,
             "u": self.user_ids,
             "d": self.is_decided,
-            "since": self.since_ms,
             "tries": self.tries,
         }
         return orjson.dumps(head) + b"\n" + self.msg

@@ -42,6 +42,8 @@ MOST_CALLS = 16
 #: The waits after failures: 1, 2, 4 … 60 s.
 BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MOST_SECONDS = 60.0
+#: Where nothing is tried again, a push that waits for its first try is still worth it for so long.
+FIRST_TRY_MS = 60_000
 
 #: Not called: the vendor takes nothing now, or the time of the batch is over.
 _PAUSED = Result(Outcome.RETRY, "the vendor is not called for now")
@@ -143,7 +145,8 @@ class Delivery:
         async def run_one(job: Job) -> Progress:
             async with works:
                 progress = Progress(job)
-                if not time_slice.is_over:
+                # What is too old is given up without a call, also when there is no time for any.
+                if not time_slice.is_over or _is_too_late(job):
                     progress.is_begun = True
                     progress.due_ms = await self._run_job(job, shard, hooks, time_slice)
                 return progress
@@ -156,12 +159,12 @@ class Delivery:
         return [item for item in done if isinstance(item, Progress)]
 
     async def _run_job(self, job: Job, shard: int, hooks: Hooks, time_slice: Slice) -> int | None:
-        job.since_ms = job.since_ms or now_ms()
         msg = MsgData.FromString(job.msg)
         tally = _Tally()
-        if self._gate.seconds_closed:
+        is_late = _is_too_late(job)
+        if is_late or self._gate.seconds_closed:
             # Neither webhook nor MongoDB are asked for what cannot be pushed anyway.
-            tally.left, tally.reason = set(job.user_ids), _PAUSED.reason
+            tally.left, tally.reason = set(job.user_ids), "too late" if is_late else _PAUSED.reason
             return self._conclude(job, tally)
         try:
             if not job.is_decided:
@@ -261,7 +264,7 @@ class Delivery:
             job.user_ids = sorted(tally.left)
             job.tries += tally.has_tried
             wait = max(tally.wait, backoff_seconds(job.tries) if job.tries else 0.0, self._gate.seconds_closed)
-            due_ms = now_ms() if tally.is_cut else now_ms() + int(wait * 1000)
+            due_ms = now_ms() if tally.is_cut else min(now_ms() + int(wait * 1000), _end_ms(job))
             if not tally.is_cut and now_ms() - job.since_ms >= get_config().offline_push_retry_minutes * 60_000:
                 self._count("given up", len(tally.left))
                 failed, due_ms = failed + len(tally.left), None
@@ -298,6 +301,15 @@ class Delivery:
 
 def _parts(items: Sequence[T], size: int) -> Iterator[list[T]]:
     return (list(items[at : at + size]) for at in range(0, len(items), size))
+
+
+def _end_ms(job: Job) -> int:
+    """When it is given up: an old notice helps nobody, whether it was tried or nobody came to it."""
+    return job.since_ms + max(get_config().offline_push_retry_minutes * 60_000, FIRST_TRY_MS)
+
+
+def _is_too_late(job: Job) -> bool:
+    return now_ms() >= _end_ms(job)
 
 
 def _mark_of(target: Target) -> str:

@@ -17,6 +17,7 @@ import redis
 from pymongo.database import Database
 
 from imserver import metrics
+from imserver.clock import now_ms
 from imserver.conf import BASE_DIR, Config, get_config
 from imserver.constants import SessionType, WebhookCommand
 from imserver.protocol.conversations import shard_of
@@ -401,6 +402,69 @@ def test_a_push_is_given_up_when_it_was_tried_long_enough(
     assert [fields for shard in range(SHARDS) for fields in read_log(pushes.client, keys.DEAD, shard)] == []
 
 
+def given_up() -> float:
+    count: float = metrics.OFFLINE_PUSHES.labels("jpush", "given up")._value.get()
+    return count
+
+
+def test_a_push_that_nobody_came_to_in_time_is_given_up_without_a_call(
+    pushes: OfflinePushes, jpush: FakeJPush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconfigure(monkeypatch, offline_push_retry_minutes=10)
+    # Giving up takes no time of those that are called.
+    monkeypatch.setattr(stage_module, "SLICE_SECONDS", 0.0)
+    before = given_up()
+    pushes.add_msg(make_msg("a", "b"), ["b", "c"], age_ms=11 * 60_000)
+    pushes.add_msg(make_msg("a", "b"), ["d"], age_ms=9 * 60_000)
+    pushes.run()
+
+    assert given_up() == before + 2
+    monkeypatch.setattr(stage_module, "SLICE_SECONDS", 30)
+    pushes.run_until_idle()
+    assert jpush.pushed_to == ["d"]
+
+
+def test_a_push_that_waits_is_given_up_by_the_age_of_its_message(
+    pushes: OfflinePushes, jpush: FakeJPush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconfigure(monkeypatch, offline_push_retry_minutes=10)
+    jpush.answer = lambda _request: jpush.broken
+    before = given_up()
+    pushes.add_msg(make_msg("a", "b"), ["b"], age_ms=9 * 60_000)
+    pushes.run()
+    assert (pushes.waiting(), given_up()) == (1, before)
+    tried = len(jpush.pushes)
+
+    reconfigure(monkeypatch, offline_push_retry_minutes=5)
+    pushes.run_until_idle()
+
+    assert given_up() == before + 1
+    assert len(jpush.pushes) == tried
+
+
+def test_nothing_waits_longer_than_it_is_worth_whatever_the_vendor_asks_for(
+    pushes: OfflinePushes, jpush: FakeJPush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconfigure(monkeypatch, offline_push_retry_minutes=10)
+    jpush.answer = lambda _request: Reply(503, headers={"Retry-After": "3600"})
+    shard = pushes.add_msg(make_msg("a", "b"), ["b"])
+    pushes.run()
+
+    waiting: Any = pushes.client.zrange(keys.offline_due(shard), 0, -1, withscores=True)
+    ((_, due_ms),) = waiting
+    assert due_ms <= now_ms() + 10 * 60_000
+
+
+def test_where_nothing_is_tried_again_everything_is_tried_once(
+    pushes: OfflinePushes, jpush: FakeJPush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconfigure(monkeypatch, offline_push_retry_minutes=0)
+    pushes.add_msg(make_msg("a", "b"), ["b"], age_ms=5_000)
+    pushes.run()
+
+    assert jpush.pushed_to == ["b"]
+
+
 def test_what_does_not_get_its_turn_in_time_goes_on_in_the_next_batch(
     device_pushes: OfflinePushes, fcm: FakeFcm, database: Database[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,7 +537,7 @@ def test_nobody_to_push_to_is_done_at_once(pushes: OfflinePushes, jpush: FakeJPu
 
 
 def test_what_waits_is_stored_whole() -> None:
-    job = Job("1-0", "si_a_b", b"\n\x00\xff", "op\n1", ["b", "ü"], is_decided=True, since_ms=5, tries=2)
+    job = Job("1-0", "si_a_b", b"\n\x00\xff", "op\n1", ["b", "ü"], is_decided=True, tries=2)
 
     assert Job.from_stored("1-0", job.to_stored()) == job
 
