@@ -12,7 +12,7 @@
 | OFFLINE_WAIT:{s} | hash | none | offline pushes that are tried again: id -> what is left of it |
 | OFFLINE_DUE:{s} | sorted set | none | id of such a push -> ms of the next try |
 | OFFLINE_SETTLED:{s} | string | a minute | the last settlement of offline pushes, as above |
-| OFFLINE_PUSHED:{s}:<server msg id> | hash | OFFLINE_PUSHED_TTL | user or user:platform that the message was pushed to |
+| OFFLINE_PUSHED:{s}:<server msg id> | hash | OFFLINE_PUSHED_TTL | user or user:platform that the message was pushed to -> entry, ms |
 | DEDUP:{s}:<send id>:<client msg id> | string | DEDUP_TTL_SECONDS | answer of the first append |
 | MALLOC_SEQ:{s}:<conversation> | hash | SEQ_KEY_TTL_DAYS | CURR, LAST, TIME, LOCK (+ its expiry), TRY |
 | MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq, v changes |

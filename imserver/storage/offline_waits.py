@@ -5,7 +5,8 @@ shard, who holds its lease, changes what waits.
 
 Before a vendor is called, user (or user and platform) is marked for the message. Who finds a mark does not push: neither a
 batch that runs twice, nor the next worker after one that was killed between mark and answer, whose push is lost if the call
-never left. What the vendor certainly did not take is unmarked.
+never left. What the vendor certainly did not take is unmarked. A worker that lost its lease in the middle of a call does that too,
+and what it unmarks only the next owner can try again: who finds a mark that the same push got a moment ago waits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, Self
 
 import orjson
@@ -174,21 +176,45 @@ def count_waiting(client: redis.Redis, shards: int) -> int:
     return sum(pipe.execute())
 
 
-class PushMarks:
-    """What was pushed of one message."""
+class Mark(Enum):
+    """What a mark was when somebody wanted to set it."""
 
-    def __init__(self, client: redis.asyncio.Redis, shard: int, server_msg_id: str) -> None:
+    #: It was not there; now it is.
+    NEW = auto()
+    #: A call for the same job set it, by who had the lease before, and may be under way.
+    FRESH = auto()
+    OLD = auto()
+
+
+class PushMarks:
+    """What was pushed of one message. Each mark says for which job, and when: ``<job id> <ms>``."""
+
+    def __init__(self, client: redis.asyncio.Redis, shard: int, server_msg_id: str, job_id: str) -> None:
         self._client = client
         self._key = keys.offline_pushed(shard, server_msg_id)
+        self._job_id = job_id
 
-    async def mark(self, names: list[str]) -> list[bool]:
-        """Mark; True for each that was not marked before, who alone may push it."""
+    async def mark(self, names: list[str], fresh_ms: int = 0) -> list[Mark]:
+        """Mark; only what is NEW may be pushed.
+
+        Args:
+            fresh_ms: the age up to which a mark of this job is FRESH.
+        """
+        now = now_ms()
         pipe = self._client.pipeline(transaction=True)
         for name in names:
-            pipe.hsetnx(self._key, name, "1")
+            pipe.hsetnx(self._key, name, f"{self._job_id} {now}")
         pipe.expire(self._key, keys.OFFLINE_PUSHED_TTL_SECONDS)
-        *are_new, _ = await pipe.execute()
-        return [bool(is_new) for is_new in are_new]
+        pipe.hmget(self._key, names)
+        *are_new, _, marks = await pipe.execute()
+        return [
+            Mark.NEW if is_new else self._known(as_text(mark), now - fresh_ms)
+            for is_new, mark in zip(are_new, marks, strict=True)
+        ]
+
+    def _known(self, mark: str, fresh_from_ms: int) -> Mark:
+        job_id, _, at_ms = mark.rpartition(" ")
+        return Mark.FRESH if job_id == self._job_id and int(at_ms) > fresh_from_ms else Mark.OLD
 
     async def unmark(self, names: list[str]) -> None:
         """The vendor did not take them."""

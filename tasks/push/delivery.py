@@ -27,7 +27,7 @@ from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import conversations, users
 from imserver.storage.clients import get_async_mongo, get_async_redis
 from imserver.storage.device_tokens import DeviceToken, DeviceTokens
-from imserver.storage.offline_waits import Badges, Job, PushMarks
+from imserver.storage.offline_waits import Badges, Job, Mark, PushMarks
 from imserver.storage.webhooks import Hooks
 from imserver.vendors.base import Notice, Outcome, Result, Target, Vendor
 from imserver.webhooks.offline_push import before_offline_push
@@ -44,10 +44,17 @@ BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MOST_SECONDS = 60.0
 #: Where nothing is tried again, a push that waits for its first try is still worth it for so long.
 FIRST_TRY_MS = 60_000
+#: Of one push, at most (Getui: two, each perhaps with a new token and repeated). So long it may be under way.
+MOST_REQUESTS = 6
 
-#: Not called: the vendor takes nothing now, or the time of the batch is over.
-_PAUSED = Result(Outcome.RETRY, "the vendor is not called for now")
-_NO_TIME = Result(Outcome.RETRY, "the time of the batch is over")
+
+class NotCalled(Result):
+    """The vendor was not asked."""
+
+
+#: The vendor takes nothing now, or the time of the batch is over.
+_PAUSED = NotCalled(Outcome.RETRY, "the vendor is not called for now")
+_NO_TIME = NotCalled(Outcome.RETRY, "the time of the batch is over")
 
 
 def backoff_seconds(failures: int) -> float:
@@ -124,7 +131,7 @@ class _Tally:
         if result is _NO_TIME:
             self.is_cut = True
             return
-        if result is not _PAUSED:
+        if not isinstance(result, NotCalled):
             self.has_tried = self.has_tried or result.outcome is Outcome.RETRY
             self.results[result.outcome] += 1
         self.reason = result.reason or self.reason
@@ -172,7 +179,7 @@ class Delivery:
             push = _Push(
                 job,
                 notice_of(msg, job.conversation_id, show_text=get_config().offline_push_show_text),
-                PushMarks(get_async_redis(), shard, msg.serverMsgID or msg.clientMsgID or job.id),
+                PushMarks(get_async_redis(), shard, msg.serverMsgID or msg.clientMsgID or job.id, job.id),
             )
             targets = await self._targets(push, msg)
         except WebhookRefused as error:
@@ -208,6 +215,7 @@ class Delivery:
     async def _push_all(self, push: _Push, targets: list[Target], tally: _Tally, time_slice: Slice) -> None:
         chunks = list(_parts(targets, self.vendor.batch_size))
         for window in _parts(chunks, MOST_CALLS):
+            outcomes: Sequence[list[tuple[Target, Result]]]
             if time_slice.is_over:
                 outcomes = [[(target, _NO_TIME) for target in chunk] for chunk in window]
             else:
@@ -226,16 +234,23 @@ class Delivery:
     async def _call(self, push: _Push, targets: list[Target]) -> list[tuple[Target, Result]]:
         if self._gate.seconds_closed:
             return [(target, _PAUSED) for target in targets]
-        are_new = await push.marks.mark([_mark_of(target) for target in targets])
-        fresh = [target for target, is_new in zip(targets, are_new, strict=True) if is_new]
-        self._count("done before", len(targets) - len(fresh))
-        if not fresh:
+        timeout = get_config().offline_push_timeout_seconds
+        names = [_mark_of(target) for target in targets]
+        marks = await push.marks.mark(names, fresh_ms=timeout * MOST_REQUESTS * 1000)
+        by_mark = {mark: [target for target, its in zip(targets, marks, strict=True) if its is mark] for mark in Mark}
+        self._count("done before", len(by_mark[Mark.OLD]))
+        under_way = NotCalled(Outcome.RETRY, "another worker's call may be under way", timeout)
+        waiting = [(target, under_way) for target in by_mark[Mark.FRESH]]
+        return [*waiting, *await self._call_vendor(push, by_mark[Mark.NEW])]
+
+    async def _call_vendor(self, push: _Push, targets: list[Target]) -> list[tuple[Target, Result]]:
+        if not targets:
             return []
         started = time.perf_counter()
-        results = await self.vendor.push(push.notice, fresh)
+        results = await self.vendor.push(push.notice, targets)
         metrics.OFFLINE_PUSH_SECONDS.labels(self.vendor.name).observe(time.perf_counter() - started)
         self._gate.note(results)
-        outcomes = list(zip(fresh, results, strict=True))
+        outcomes = list(zip(targets, results, strict=True))
         await push.marks.unmark([_mark_of(target) for target, result in outcomes if result.outcome is Outcome.RETRY])
         await self._remove_dead(outcomes)
         return outcomes
@@ -334,6 +349,6 @@ async def _badges(push: _Push, user_ids: list[str], *, is_counting: bool) -> dic
     """The numbers to show, counted up once a message where the sender asks for it."""
     badges = Badges(get_async_redis())
     if is_counting and user_ids:
-        are_new = await push.marks.mark([f"#badge:{user_id}" for user_id in user_ids])
-        await badges.count_up([user_id for user_id, is_new in zip(user_ids, are_new, strict=True) if is_new])
+        marks = await push.marks.mark([f"#badge:{user_id}" for user_id in user_ids])
+        await badges.count_up([user_id for user_id, mark in zip(user_ids, marks, strict=True) if mark is Mark.NEW])
     return await badges.get(user_ids)

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ HOOK = WebhookCommand.BEFORE_OFFLINE_PUSH
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "BACKOFF_FIRST_SECONDS", 0.02)
     monkeypatch.setattr(delivery, "BACKOFF_MOST_SECONDS", 0.05)
+    # Nobody's call is under way, but where a test says so.
+    monkeypatch.setattr(delivery, "MOST_REQUESTS", 0)
     # One run is to do all that is there; tests of the slice set their own.
     monkeypatch.setattr(stage_module, "SLICE_SECONDS", 30)
 
@@ -262,6 +266,42 @@ def test_a_batch_whose_lease_is_lost_changes_nothing_and_its_next_run_pushes_not
     assert jpush.pushed_to == ["b"]
 
 
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_call_that_is_under_way_when_its_worker_loses_the_shard_is_waited_for_by_the_next_one(
+    pushes: OfflinePushes, jpush: FakeJPush, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    monkeypatch.setattr(delivery, "MOST_REQUESTS", 5)
+    # The vendor was made with a longer one.
+    reconfigure(monkeypatch, lease_ms=500, offline_push_timeout_seconds=1)
+    called, answered = threading.Event(), threading.Event()
+
+    def answer(_request: Request) -> Reply:
+        called.set()
+        answered.wait(20)
+        return jpush.success if is_taken else jpush.broken
+
+    jpush.answer = answer
+    shard = pushes.add_msg(make_msg("a", "b"), ["b"])
+    entries = read_log(pushes.client, keys.TO_OFFLINE_PUSH, shard)
+    lease = Lease.acquire(pushes.client, "offline_push", shard)
+    assert lease is not None
+    with ThreadPoolExecutor() as threads:
+        old = threads.submit(pushes.stage.process, lease, entries)
+        assert called.wait(10)
+        pushes.client.delete(lease.key)
+        with pytest.raises(LeaseLost):
+            old.result(10)
+
+    # The next owner's run.
+    run_stage(pushes.client, pushes.stage, shard)
+    assert pushes.waiting() == 1
+    jpush.answer = lambda _request: jpush.success
+    answered.set()
+    pushes.run_until_idle()
+
+    assert jpush.pushed_to == ["b"] * (1 if is_taken else 2)
+
+
 CHILD = """
 import os, signal
 from imserver import conf
@@ -272,8 +312,8 @@ from tests.factories import run_stage
 
 mark = PushMarks.mark
 
-async def mark_and_die(self, names):
-    await mark(self, names)
+async def mark_and_die(self, names, **options):
+    await mark(self, names, **options)
     os.kill(os.getpid(), signal.SIGKILL)
 
 if {dies_at_mark}:
