@@ -55,8 +55,9 @@ def run_keeping(coroutine: Coroutine[Any, Any, T], keep: Callable[[], None], eve
         raise
 
 
-def start(coroutine: Coroutine[Any, Any, None]) -> None:
+def start(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Leave a coroutine running; called on the loop thread."""
     task = asyncio.get_running_loop().create_task(coroutine)
     _background.add(task)
     task.add_done_callback(_background.discard)
+    return task

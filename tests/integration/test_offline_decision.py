@@ -7,6 +7,7 @@ import time
 import orjson
 import pytest
 import redis
+from channels.layers import get_channel_layer
 from pymongo.database import Database
 
 from imserver.conf import Config
@@ -14,6 +15,7 @@ from imserver.constants import ContentType, Option, Platform, PushResult
 from imserver.protocol.gen.sdkws_pb2 import MsgData
 from imserver.storage import keys
 from imserver.storage.clients import Document
+from tasks.push import layer, results
 from tasks.push.online import OnlinePush
 from tasks.transfer import Transfer
 from tests.factories import add_entries, make_msg, read_log, reconfigure, run_stage
@@ -103,6 +105,49 @@ def test_a_node_that_does_not_answer_counts_as_not_reached_and_is_not_waited_for
     found = push(redis_client, two, stage=stage)
 
     assert found == [(one.clientMsgID, 1, ["b"]), (two.clientMsgID, 2, ["b"])]
+    assert time.monotonic() - began < LONG_SECONDS
+
+
+async def lose_subscription(channel: str) -> None:
+    """As when its connection died without a word: the layer thinks that it is there."""
+    connection = get_channel_layer()._get_layer()._get_shard(channel)
+    await connection._pubsub.unsubscribe(channel)
+
+
+def test_a_worker_that_does_not_hear_the_nodes_any_more_notices_and_subscribes_anew(
+    redis_client: redis.Redis, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "SILENT_SECONDS", 0)
+    wait_long_for_results(monkeypatch)
+    node, stage = make_node(), OnlinePush()
+    node.connect("b", Platform.ANDROID)
+    node.answer_all(PushResult.OK, platform_id=Platform.ANDROID)
+    assert push(redis_client, make_msg("a", "b"), stage=stage) == []
+
+    layer.run(lose_subscription(stage._inbox._channel))
+    reconfigure(monkeypatch, push_result_ms=100)
+    for count in range(1, results.UNANSWERED_PUSHES + 1):
+        assert len(push(redis_client, make_msg("a", "b"), stage=stage)) == count
+
+    wait_long_for_results(monkeypatch)
+    assert len(push(redis_client, make_msg("a", "b"), stage=stage)) == results.UNANSWERED_PUSHES
+
+
+def test_a_worker_that_hears_itself_keeps_its_address_whatever_the_nodes_do(
+    redis_client: redis.Redis, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "SILENT_SECONDS", 0)
+    monkeypatch.setattr(results, "ECHO_SECONDS", LONG_SECONDS)
+    reconfigure(monkeypatch, push_result_ms=10)
+    node, stage = make_node(), OnlinePush()
+    node.connect("b", Platform.ANDROID)
+    began = time.monotonic()
+
+    for _ in range(2 * results.UNANSWERED_PUSHES + 1):
+        push(redis_client, make_msg("a", "b"), stage=stage)
+
+    addresses = {event["reply"] for event in node.events()}
+    assert len(addresses) == 1
     assert time.monotonic() - began < LONG_SECONDS
 
 
