@@ -616,8 +616,15 @@ def test_a_settlement_that_is_sent_twice_is_applied_once(
 
 
 def test_a_due_line_gets_one_tick_and_only_into_an_empty_log(
-    redis_client: redis.Redis, database: Database[Document], stage: Webhooks, app: AppServer
+    redis_client: redis.Redis,
+    database: Database[Document],
+    stage: Webhooks,
+    app: AppServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A line that is due when it is settled gets its tick there.
+    monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 1.0)
+    monkeypatch.setattr(breaker, "BACKOFF_MOST_SECONDS", 1.0)
     switch_on(database, SINGLE, app.url)
     app.reply = lambda _call: Reply(500)
     shard = hand_on(redis_client, say("a", "one"))
