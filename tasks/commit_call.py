@@ -26,6 +26,8 @@ class CommitAnswer:
     push: int
     webhook: bool
     last_push_id: bytes
+    #: Entries that the webhook stage does not get, because its log is full.
+    dropped: int
     first_seqs: list[int]
     new: list[int]
     low: list[int]
@@ -37,13 +39,14 @@ class CommitAnswer:
 
     @classmethod
     def parse(cls, answer: list[Any], lists: int) -> CommitAnswer:
-        _status, persist, push, webhook, last_push_id, *rest = answer
+        _status, persist, push, webhook, last_push_id, dropped, *rest = answer
         flagged = rest[lists:]
         return cls(
             persist=bool(persist),
             push=push,
             webhook=bool(webhook),
             last_push_id=last_push_id,
+            dropped=dropped,
             first_seqs=rest[:lists],
             new=[-number for number in flagged if number < 0],
             low=[number for number in flagged if number > 0],
@@ -96,7 +99,7 @@ def commit_call(
         len(batch.dead),
         overdraft,
         config.seq_key_ttl_days * 86_400,
-        "1" if is_hooked else "0",
+        config.log_max_entries if is_hooked else 0,
         "1" if pushes else "0",
         config.lease_ms,
     ]

@@ -261,6 +261,8 @@ class Transfer(Stage):
             wake("push", lease.shard)
         if answer.webhook:
             wake("webhook", lease.shard)
+        if answer.dropped:
+            logs.note_dropped(keys.TO_WEBHOOK, lease.shard, answer.dropped)
         self._count(batch)
         logger.debug(
             "batch transferred",

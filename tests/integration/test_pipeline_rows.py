@@ -75,11 +75,12 @@ async def add_members(group_id: str, *user_ids: str) -> None:
 # -- batching
 
 
+@pytest.mark.parametrize("command", [WebhookCommand.AFTER_SEND_SINGLE, WebhookCommand.AFTER_SAVE])
 def test_a_full_log_loses_after_events_and_no_message(
-    redis_client: redis.Redis, database: Database[Document], monkeypatch: pytest.MonkeyPatch
+    redis_client: redis.Redis, database: Database[Document], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     reconfigure(monkeypatch, log_max_entries=2)
-    hook = {"command": WebhookCommand.AFTER_SAVE, "url": "http://app", "enable": True}
+    hook = {"command": command, "url": "http://app", "enable": True}
     database[webhooks.COLLECTION].insert_one(hook)
     webhooks.forget()
     dropped = counted("im_dropped_entries_total", log=keys.TO_WEBHOOK)

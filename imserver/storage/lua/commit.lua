@@ -7,7 +7,8 @@
 -- ARGV  1 lease token   2 first entry id of the batch   3 id to trim before   4 now in ms   5 cache expiry in seconds
 --       6 expiry of a wake-up in ms   7 number of lists   8 number of read receipts   9 number of dead letters
 --       10 seqs that may be handed out beyond the reserved range (MongoDB is away)   11 expiry of MALLOC_SEQ in seconds
---       12 "1": an after-send webhook is on   13 "1": the caller pushes by itself when nobody else does
+--       12 most entries of log:toWebhook, beyond which they are dropped; 0: no after-send webhook is on
+--       13 "1": the caller pushes by itself when nobody else does
 --       14 expiry of a lease in ms   15 number of entries to remove one by one because others of the batch stay
 --       (0: trim before 3), then their ids
 --       then each list: conversation id, LogBatch, number of senders, number of messages (0: transient),
@@ -17,8 +18,8 @@
 -- Returns {-1} lease lost · {-2} the batch was applied before (an answer got lost)
 --       {0, numbers of the lists whose seq range must be refilled first}: nothing was changed
 --       {1, wake persist, wake push (2: the caller holds the push lease by its own token, and pushes), wake webhook,
---       id of the last entry in toPush, first seq of each list (0: transient), then numbers of the lists that run low, and,
---       negative, of those whose conversation Redis did not know before}
+--       id of the last entry in toPush, entries that log:toWebhook did not take, first seq of each list (0: transient), then
+--       numbers of the lists that run low, and, negative, of those whose conversation Redis did not know before}
 -- Stored in: toMongo and toPush entries {c conversation id, s first seq (0: transient), b LogBatch}, toMongo
 --       also {n 1: look after the conversation's records}, toWebhook also {h};
 --       MSG_CACHE:<block> {seq: MsgData}; SEQ_USER_READ; READ_DIRTY {conversation \n user: seq}.
@@ -87,7 +88,8 @@ elseif not pushes and pusher == ARGV[1] then
   redis.call('DEL', KEYS[8])
 end
 
-local result, stored, hooked, low = {1, 0, 0, 0, 0}, false, false, {}
+local result, stored, hooked, low = {1, 0, 0, 0, 0, 0}, false, false, {}
+local room = ARGV[12] ~= '0' and tonumber(ARGV[12]) - redis.call('XLEN', KEYS[11])
 for i, list in ipairs(lists) do
   local conversation, batch, first = ARGV[list.at], ARGV[list.at + 1], 0
   if list.count > 0 then
@@ -110,9 +112,13 @@ for i, list in ipairs(lists) do
   end
   result[5] = redis.call('XADD', KEYS[4], '*', 'c', conversation, 's', first, 'b', batch)
   -- Notifications never go to after-send webhooks.
-  if ARGV[12] == '1' and string.sub(conversation, 1, 2) ~= 'n_' then
-    redis.call('XADD', KEYS[11], '*', 'c', conversation, 's', first, 'b', batch, 'h', 'after_send')
-    hooked = true
+  if ARGV[12] ~= '0' and string.sub(conversation, 1, 2) ~= 'n_' then
+    if room > 0 then
+      redis.call('XADD', KEYS[11], '*', 'c', conversation, 's', first, 'b', batch, 'h', 'after_send')
+      room, hooked = room - 1, true
+    else
+      result[6] = result[6] + 1
+    end
   end
   result[#result + 1] = first
 end
