@@ -164,11 +164,11 @@ class Node:
         try:
             async with self._places:
                 await presence.leave([(connection.user_id, connection.id)], self.name)
-        except redis.RedisError as error:
+        except Exception as error:
             # The heartbeat tries again.
             self._unremoved[connection.id] = connection.user_id
             logger.warning(
-                "route not removed", extra={"action": "leave", "user_id": connection.user_id, "error": repr(error)}
+                "route not removed", extra={"action": "leave", "user_id": connection.user_id}, exc_info=error
             )
 
     async def set_background(self, connection: Connection, is_background: bool) -> None:
@@ -207,6 +207,10 @@ class Node:
             except (redis.RedisError, TimeoutError) as error:
                 self.is_running = False
                 logger.warning("heartbeat failed", extra={"action": "heartbeat", "error": repr(error)})
+            except Exception as error:
+                # Whatever it is: a node without a heartbeat is taken for dead, and its clients would not know.
+                self.is_running = False
+                logger.error("heartbeat failed", extra={"action": "heartbeat"}, exc_info=error)
             await asyncio.sleep(self._heartbeat_seconds)
 
     async def _call_itself(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -20,6 +20,8 @@ from imserver.protocol.gen.sdkws_pb2 import SubUserOnlineStatusTips
 from imserver.storage import keys
 from imserver.storage.clients import Document, close_async_clients, get_async_redis
 from imserver.storage.routes import Route, Routes
+
+SECONDS = 10
 
 
 @pytest.fixture
@@ -50,6 +52,12 @@ def connection(user_id: str, token: str = "t", platform_id: int = 1) -> Connecti
 def ids(client: redis.Redis, user_id: str) -> set[str]:
     found: Any = client.hkeys(keys.route(user_id))
     return {item.decode() for item in found}
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def beat(node: Node) -> None:
@@ -125,14 +133,15 @@ async def test_a_connection_that_is_cut_off_while_it_joins_leaves_nothing(
     assert ids(redis_client, "a") == set()
 
 
+@pytest.mark.parametrize("error", [redis.ConnectionError("away"), RuntimeError("the transport is closed")])
 async def test_a_route_that_could_not_be_removed_is_removed_later(
-    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     mine = connection("a")
     await node.join(mine, "op")
 
     async def away(*_: Any) -> None:
-        raise redis.ConnectionError("away")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(presence, "leave", away)
@@ -141,6 +150,26 @@ async def test_a_route_that_could_not_be_removed_is_removed_later(
     await beat(node)
 
     assert ids(redis_client, "a") == set()
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError("away"), RuntimeError("the transport is closed")])
+async def test_the_heartbeat_goes_on_whatever_went_wrong_in_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    node._heartbeat_seconds = 0.05
+    await node.start()
+    await node.until_heard()
+    await until(lambda: node.is_running)
+
+    async def fail(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Routes, "beat", fail)
+        await until(lambda: not node.is_running)
+
+    await until(lambda: node.is_running)
+    await node.drain()
 
 
 async def test_who_was_kicked_without_the_nodes_hearing_of_it_is_closed_within_a_round(
