@@ -67,6 +67,7 @@ class Connection:
         "is_compressed",
         "is_handling",
         "platform_id",
+        "shows_repeats",
         "since_ms",
         "token",
         "user_id",
@@ -83,6 +84,7 @@ class Connection:
         is_compressed: bool,
         queue_frames: int,
         queue_bytes: int,
+        shows_repeats: bool = False,
         write_now: WriteNow | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
@@ -92,6 +94,8 @@ class Connection:
         self.codec = codec
         self.is_compressed = is_compressed
         self.is_background = False
+        #: Its client shows a message once more when it is pushed once more.
+        self.shows_repeats = shows_repeats
         #: Its client has asked where its conversations end.
         self.has_synced = False
         self.since_ms = now_ms()

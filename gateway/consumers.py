@@ -29,9 +29,6 @@ from imserver.server_limits import WRITE_NOW_EXTENSION
 
 logger = logging.getLogger(__name__)
 
-#: How the Python SDK names itself.
-PYTHON_SDK = "python"
-
 
 class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -75,7 +72,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
     async def websocket_connect(self) -> None:
         node, config = get_node(), get_config()
         try:
-            await node.until_heard()
+            await node.until_running()
             handshake = await accept_handshake(self.scope, len(node.connections), config.max_connections)
             routes = (await presence.get_connections([handshake.user_id]))[handshake.user_id]
             check_user_connections(
@@ -88,7 +85,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
         except HandshakeRefused as refused:
             await self._refuse(refused)
             raise StopConsumer from refused
-        if node.is_draining or not node.is_heard:
+        if node.is_draining or not node.is_running:
             await self.base_send({"type": "websocket.close", "code": close.RESTART.code})
             raise StopConsumer
         # From the count to the table there is no waiting.
@@ -101,6 +98,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
             is_compressed=handshake.is_compressed,
             queue_frames=config.send_queue_frames,
             queue_bytes=config.send_queue_bytes,
+            shows_repeats=handshake.shows_repeats,
             write_now=(self.scope.get("extensions") or {}).get(WRITE_NOW_EXTENSION),
         )
         node.connections.add(connection)
@@ -131,7 +129,7 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
                 "kicked": kicked,
             },
         )
-        if not handshake.sdk_version.startswith(PYTHON_SDK):
+        if not connection.shows_repeats:
             await get_node().tails.expect_sync(connection, handshake.operation_id)
 
     async def _refuse(self, refused: HandshakeRefused) -> None:

@@ -22,6 +22,10 @@ _BOOLEANS = {
     **dict.fromkeys(("0", "f", "F", "false", "False", "FALSE"), False),
 }
 
+#: How the SDKs name themselves: one by its envelope, one by its version.
+JS_SDK = "js"
+PYTHON_SDK = "python"
+
 
 class HandshakeRefused(Exception):
     """Carries the error and whether the client asked to be told in a text frame."""
@@ -42,6 +46,11 @@ class Handshake:
     is_compressed: bool
     wants_result: bool
     sdk_version: str
+
+    @property
+    def shows_repeats(self) -> bool:
+        """OpenIM's JavaScript and Python SDKs show whatever is pushed, also what they have."""
+        return self.codec.name == JS_SDK or self.sdk_version.startswith(PYTHON_SDK)
 
 
 def result_json(error: IMError | None = None) -> str:

@@ -1,6 +1,7 @@
 """This process as a gateway node: its name, its heartbeat, the dispatcher that writes pushes, and draining.
 
-The channel layer is at most once. A push that is lost is found by the client's next pull, so nothing here retries.
+The channel layer is at most once. A push that is lost is found by the client's next pull, so nothing here retries. A client
+that notices nothing does not pull: when the node may have missed pushes, everybody is told where its conversations end.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gateway.tails import Tails
 from imserver import metrics
 from imserver.actions import presence
 from imserver.actions.presence import KICK_EVENT
+from imserver.clock import now_ms
 from imserver.conf import get_config
 from imserver.constants import PushResult, ReqIdentifier
 from imserver.protocol.push_event import PUSH_EVENT, unpack
@@ -62,17 +64,22 @@ class Node:
         # A new name each start: routes of an earlier life die with its heartbeat.
         self.name = f"{config.key_prefix}gateway.{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(3)}"
         self.connections = ConnectionTable()
-        self.is_running = False
-        #: Set once pushes come through for the first time.
-        self._heard_itself = asyncio.Event()
+        #: Set while pushes come through.
+        self._hears = asyncio.Event()
         self.is_draining = False
         self._heartbeat_seconds = config.node_heartbeat_ms / 1000
         self._drain_seconds = config.drain_seconds
         self._tasks: list[asyncio.Task[None]] = []
         self._dispatcher: asyncio.Task[None] | None = None
         self._unheard_beats = 0
+        #: No push that left before this was missed; 0 until the node hears for the first time.
+        self._sure_ms = 0
+        #: How often Redis did not know the node.
+        self._times_unknown = 0
+        #: That and how often a subscription to the node's channel began, when the node heard last.
+        self._breaks = (0, 0)
         self.subscriptions = StatusSubscriptions()
-        self.tails = Tails()
+        self.tails = Tails(self.connections)
         # Thousands come and go together when a node dies; they need not have a Redis connection each.
         self._places = asyncio.Semaphore(CHANGES_AT_ONCE)
         #: Ids of connections whose registration is on its way.
@@ -92,15 +99,15 @@ class Node:
         self._tasks = [loop.create_task(self._beat())]
 
     @property
-    def is_heard(self) -> bool:
-        """Pushes came through at least once."""
-        return self._heard_itself.is_set()
+    def is_running(self) -> bool:
+        """Pushes come through, as far as is known."""
+        return self._hears.is_set()
 
-    async def until_heard(self) -> None:
-        """Wait some seconds for that: of what is said between a client's sync and the first push, it would miss the end."""
-        if not self.is_heard:
+    async def until_running(self) -> None:
+        """Wait some seconds for that: of what is said between a client's sync and the next push, it would miss the end."""
+        if not self.is_running:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._heard_itself.wait(), RESET_SECONDS)
+                await asyncio.wait_for(self._hears.wait(), RESET_SECONDS)
 
     async def drain(self) -> None:
         """Tell every client to reconnect, spread over DRAIN_SECONDS; then leave the routing table."""
@@ -132,7 +139,7 @@ class Node:
             )
         await close_client()
         await close_async_clients()
-        self.is_running = False
+        self._hears.clear()
 
     async def join(self, connection: Connection, operation_id: str) -> int:
         """Register an accepted connection and apply the multi-login policy; returns how many others had to go."""
@@ -192,32 +199,36 @@ class Node:
     async def _beat(self) -> None:
         while True:
             try:
-                routes = Routes(get_async_redis())
+                routes, at_ms = Routes(get_async_redis()), now_ms()
                 known = await routes.beat(self.name, len(self.connections), self.connections.user_count)
                 if not known:
                     # Redis lost its data, or we were thought dead: our routes may be gone.
                     self._unverified, self._is_restoring = self.connections.all(), True
+                    self._times_unknown += 1
                 await self._verify()
                 await self.subscriptions.tidy()
-                await self._call_itself()
+                # As long as routes are missing, pushes are.
+                await self._call_itself(0 if self._is_restoring else at_ms)
                 self._unheard_beats += 1
                 if self._unheard_beats > SILENT_BEATS:
-                    self.is_running = False
+                    self._hears.clear()
                     await self._reset_layer()
             except (redis.RedisError, TimeoutError) as error:
-                self.is_running = False
+                self._hears.clear()
                 logger.warning("heartbeat failed", extra={"action": "heartbeat", "error": repr(error)})
             except Exception as error:
                 # Whatever it is: a node without a heartbeat is taken for dead, and its clients would not know.
-                self.is_running = False
+                self._hears.clear()
                 logger.error("heartbeat failed", extra={"action": "heartbeat"}, exc_info=error)
             await asyncio.sleep(self._heartbeat_seconds)
 
-    async def _call_itself(self) -> None:
-        """Raises TimeoutError, redis.RedisError."""
+    async def _call_itself(self, at_ms: int) -> None:
+        """Say that this node's users were pushed to until then, if that is heard; 0 when they are not. Raises TimeoutError,
+        redis.RedisError."""
+        event = {"type": BEAT_EVENT, "at": at_ms, "times_unknown": self._times_unknown}
         for _ in range(FIRST_CALLS):
-            await asyncio.wait_for(get_channel_layer().send(self.name, {"type": BEAT_EVENT}), RESET_SECONDS)
-            if self.is_heard:
+            await asyncio.wait_for(get_channel_layer().send(self.name, event), RESET_SECONDS)
+            if self.is_running:
                 return
             await asyncio.sleep(FIRST_CALL_SECONDS)
 
@@ -278,12 +289,26 @@ class Node:
         elif event["type"] == BEAT_EVENT:
             # Not before: until its own event comes back, a node may be deaf to pushes.
             self._unheard_beats = 0
-            self.is_running = True
-            self._heard_itself.set()
+            self._hears.set()
+            self._make_up_for_missed(event["at"], event["times_unknown"])
         elif event["type"] == KICK_EVENT:
             self.kick(event["connections"])
         else:
             logger.error("unknown event", extra={"action": "dispatch", "type": event["type"]})
+
+    def _make_up_for_missed(self, at_ms: int, times_unknown: int) -> None:
+        """The node heard itself: what was said before may have been missed if the subscription broke, which the driver
+        mends by itself and in a moment, or if the node was not known."""
+        if not at_ms or times_unknown != self._times_unknown:
+            return
+        breaks = (times_unknown, get_channel_layer().times_subscribed(self.name))
+        if breaks != self._breaks and self._sure_ms:
+            logger.warning(
+                "pushes may have been missed",
+                extra={"action": "make_up", "since_ms": self._sure_ms, "connections": len(self.connections)},
+            )
+            self.tails.make_up(self._sure_ms)
+        self._sure_ms, self._breaks = at_ms, breaks
 
     async def _push_all(self, event: dict[str, Any]) -> None:
         """Write a batch, and tell who sent it what came of it when that was asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import Any
 
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisSingleShardConnection
@@ -17,12 +18,21 @@ RETRY_SECONDS = 1.0
 
 
 class _WaitingConnection(RedisSingleShardConnection):  # type: ignore[misc]  # channels_redis has no types
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.subscribed: Counter[str] = Counter()
+
     async def _do_receiving(self) -> None:
         while True:
             try:
                 if self._pubsub and self._pubsub.subscribed:
                     # Without a time-out: nothing is set up and taken down for each message, and an idle process sleeps.
-                    self._receive_message(await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=None))
+                    message = await self._pubsub.get_message(timeout=None)
+                    if message is not None and message["type"] == "message":
+                        self._receive_message(message)
+                    elif message is not None and message["type"] == "subscribe":
+                        # Also after the driver connected again by itself.
+                        self.subscribed[message["channel"].decode()] += 1
                 else:
                     await asyncio.sleep(UNSUBSCRIBED_SECONDS)
             except Exception as error:
@@ -39,3 +49,8 @@ class WaitingPubSubChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
         if is_new:
             layer._shards = [_WaitingConnection(shard.host, layer) for shard in layer._shards]
         return layer
+
+    def times_subscribed(self, channel: str) -> int:
+        """How often a subscription to the channel began. Each time but the first, something may have been missed before."""
+        count: int = self._get_layer()._get_shard(channel).subscribed[channel]
+        return count
