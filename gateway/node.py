@@ -243,7 +243,9 @@ class Node:
             some = self._unverified[-min(count, CHANGES_A_TRIP) :]
             here = [item for item in some if self.connections.get(item.id) is item and item.id not in self._joining]
             changes = await presence.restore(
-                [(item.user_id, self._route_of(item), item.token) for item in here], self.name
+                [(item.user_id, self._route_of(item), item.token) for item in here],
+                self.name,
+                was_unknown=self._is_restoring,
             )
             self.kick([item.id for item, change in zip(here, changes, strict=True) if change.is_refused])
             # Who left meanwhile may have removed its route before we put it back.

@@ -130,10 +130,11 @@ async def leave(connections: list[tuple[str, str]], node: str, operation_id: str
     await _follow_up(await Routes(get_async_redis()).remove_many(connections, cause))
 
 
-async def restore(routes: list[tuple[str, Route, str]], node: str) -> list[Change]:
-    """Put back what Redis lost of a node's connections: (user id, route, token) of each."""
+async def restore(routes: list[tuple[str, Route, str]], node: str, *, was_unknown: bool) -> list[Change]:
+    """Put back what Redis lost of a node's connections: (user id, route, token) of each. When the node was unknown, whoever
+    wants to know hears that its users are online."""
     cause = await _cause(f"restore_{node[-20:]}", node)
-    changes = await Routes(get_async_redis()).restore(routes, cause)
+    changes = await Routes(get_async_redis()).restore(routes, cause, was_unknown=was_unknown)
     await _follow_up(changes)
     return changes
 

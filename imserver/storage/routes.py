@@ -149,10 +149,13 @@ class Routes:
         args = (route.connection_id, route.to_json(), token, int(leaving.own_tokens), *leaving.platforms)
         return await self._run(user_id, _call("join", user_id, cause, *args, token_keys=token_keys))
 
-    async def restore(self, routes: list[tuple[str, Route, str]], cause: Cause = _NO_CAUSE) -> list[Change]:
+    async def restore(
+        self, routes: list[tuple[str, Route, str]], cause: Cause = _NO_CAUSE, *, was_unknown: bool = False
+    ) -> list[Change]:
         """Put back what is missing of a node's connections: (user id, route, token) of each, and what came of it.
 
-        Who was kicked does not come back. A route of a connection that closes meanwhile must be removed afterwards.
+        Who was kicked does not come back. A route of a connection that closes meanwhile must be removed afterwards. When the
+        node was unknown, the status of all these users is published, also of those whose routes were there.
         """
         return await self._run_many(
             [
@@ -165,7 +168,7 @@ class Routes:
                         route.connection_id,
                         route.to_json(),
                         token,
-                        0,
+                        int(was_unknown),
                         token_keys=[keys.tokens(user_id, route.platform_id)],
                     ),
                 )

@@ -93,10 +93,10 @@ async def test_a_connection_that_left_while_it_was_put_back_does_not_stay(
     redis_client.delete(keys.route("a"), keys.route("b"), keys.node(node.name))
     restore = presence.restore
 
-    async def restore_after_leaving(routes: list[tuple[str, Route, str]], name: str) -> Any:
+    async def restore_after_leaving(routes: list[tuple[str, Route, str]], name: str, **options: Any) -> Any:
         # The removal overtakes: it finds nothing yet.
         await node.leave(leaves)
-        return await restore(routes, name)
+        return await restore(routes, name, **options)
 
     monkeypatch.setattr(presence, "restore", restore_after_leaving)
     await beat(node)
@@ -247,6 +247,23 @@ async def test_changes_that_come_together_leave_in_few_frames(node: Node, redis_
     node.subscriptions.drop(mine)
     await node.subscriptions.tidy()
     assert node.subscriptions._known == {}
+
+
+async def test_who_seemed_offline_while_the_node_was_unknown_is_online_again(
+    node: Node, redis_client: redis.Redis
+) -> None:
+    phone, watcher = connection("b", platform_id=2), connection("a")
+    await node.join(phone, "op")
+    node.connections.add(watcher)
+    assert await node.subscriptions.change(watcher, ["b"], []) == {"b": [2]}
+    # As after an outage of Redis that was longer than a heartbeat lasts: the route is there and counts for nothing.
+    redis_client.delete(keys.node(node.name))
+    node.subscriptions._read_soon()
+    await until(lambda: told(watcher) == {"b": []})
+
+    await beat(node)
+
+    await until(lambda: told(watcher) == {"b": [2]})
 
 
 def told(item: Connection) -> dict[str, list[int]]:

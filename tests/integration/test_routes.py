@@ -225,6 +225,7 @@ async def test_a_node_that_was_forgotten_puts_its_connections_back(routes: Route
     assert await routes.beat("n1", 2) is False, "this tells the node to put them back"
     assert [change.is_changed for change in await routes.restore(mine)] == [True, True]
     assert [change.is_changed for change in await routes.restore(mine)] == [False, False]
+    assert [change.is_changed for change in await routes.restore(mine, was_unknown=True)] == [False, False]
     assert await routes.restore([]) == []
 
     assert await routes.get("a") == [mine[0][1]]

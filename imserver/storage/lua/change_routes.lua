@@ -8,9 +8,11 @@
 --                          kick: the platform
 -- ARGV  1 what: join, restore, leave, kick, background, forget   2 user   3 channel of the user's status
 --       4 prefix of NODE keys   5 node that asks ("" is none): it lives whatever its heartbeat says
---       6 most entries of log:toWebhook, what comes when it holds them is dropped; 0: webhooks are not told   7 now in ms   8 operation id   9 expiry of the wake-up in ms
---      10… join, restore: connection id, record, token ("" is not looked at), "1" when all other tokens of the platform are
---          kicked, then the platforms whose connections must leave
+--       6 most entries of log:toWebhook, beyond which they are dropped; 0: webhooks are not told   7 now in ms   8 operation id
+--       9 expiry of the wake-up in ms
+--      10… join: connection id, record, token ("" is not looked at), "1" when all other tokens of the platform are kicked, then
+--          the platforms whose connections must leave
+--          restore: connection id, record, token, "1" when the node was not known and its users seemed to be offline
 --          leave: connection ids   kick: platform   background: connection id, record   forget: none
 -- Returns {outcome, wake the webhook stage, number of dropped events, connection id and record of everyone who is to be kicked …}
 --   outcome: 0 nothing changed · 1 changed · -1 the token was kicked meanwhile, nothing was registered
@@ -110,9 +112,13 @@ end
 local before, before_alive = platforms(true), platforms(false)
 
 if what == 'join' or what == 'restore' then
-  local id, record, token, sweeps = ARGV[10], ARGV[11], ARGV[12], ARGV[13] == '1'
+  local id, record, token = ARGV[10], ARGV[11], ARGV[12]
   local at = cjson.decode(record)
-  if what == 'restore' and routes[id] then return {0, 0, 0} end
+  if what == 'restore' and routes[id] then
+    -- Who asked while the node had no heartbeat was told otherwise.
+    if ARGV[13] == '1' then redis.call('PUBLISH', ARGV[3], before_alive) end
+    return {0, 0, 0}
+  end
   local state = token ~= '' and redis.call('HGET', KEYS[5], token)
   if state and string.sub(state, 1, 1) ~= NORMAL then return {-1, 0, 0} end
   if what == 'join' then
@@ -137,7 +143,7 @@ if what == 'join' or what == 'restore' then
         end)
       end
     end
-    if sweeps then kick_tokens(KEYS[5], function(other) return other ~= token end) end
+    if ARGV[13] == '1' then kick_tokens(KEYS[5], function(other) return other ~= token end) end
   end
   redis.call('HSET', KEYS[1], id, record)
   -- Not again when the answer to the first call was lost, or the node's heartbeat was quicker.
