@@ -336,13 +336,15 @@ class Node:
         """Write one PushMessages to the users' connections; encoded once for each encoding.
 
         Args:
-            results: gets the worst of each user and platform: who missed one message of a batch was not reached.
+            results: gets the worst of each user and platform over the messages of a batch: who missed one was not reached.
+                Of several connections of a platform, one that took the message is enough.
         """
         frames: dict[tuple[str, bool], bytes] = {}
+        best: dict[tuple[str, int], PushResult] = {}
         for connection in self.connections.of_users(user_ids):
             at = (connection.user_id, connection.platform_id)
             if not is_written_to(connection.platform_id, is_background=connection.is_background):
-                results[at] = PushResult.IOS_BACKGROUND
+                best.setdefault(at, PushResult.IOS_BACKGROUND)
                 continue
             frame = frames.get(connection.encoding)
             if frame is None:
@@ -350,10 +352,13 @@ class Node:
                 frame = frames[connection.encoding] = connection.encode(response)
                 metrics.FRAMES_ENCODED.inc()
             connection.push(operation_id, frame)
-            if connection.is_closing:
-                results[at] = PushResult.FAILED
+            if not connection.is_closing:
+                best[at] = PushResult.OK
             else:
-                results.setdefault(at, PushResult.OK)
+                best.setdefault(at, PushResult.FAILED)
+        for at, result in best.items():
+            if results.get(at, PushResult.OK) == PushResult.OK:
+                results[at] = result
 
     def kick(self, connection_ids: list[str]) -> None:
         """2002, then close."""

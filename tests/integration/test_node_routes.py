@@ -17,6 +17,7 @@ from gateway.codecs.registry import get_codec
 from gateway.connections import Connection
 from gateway.node import Node
 from imserver.actions import presence
+from imserver.constants import PushResult
 from imserver.protocol.gen.sdkws_pb2 import SubUserOnlineStatusTips
 from imserver.storage import keys
 from imserver.storage.clients import Document, close_async_clients, get_async_redis
@@ -274,6 +275,28 @@ def told(item: Connection) -> dict[str, list[int]]:
         for frame in frames
         for one in SubUserOnlineStatusTips.FromString(frame.data).subscribers
     }
+
+
+async def test_of_a_platforms_connections_one_that_takes_a_message_is_enough() -> None:
+    node = Node()
+    results: dict[tuple[str, int], PushResult] = {}
+    gone, takes = connection("a"), connection("a")
+    in_background, phone, pad = connection("b"), connection("b"), connection("b", platform_id=9)
+    for item in (gone, takes, in_background, phone, pad):
+        node.connections.add(item)
+    gone.lost(None)
+    in_background.is_background = True
+
+    node.push("op", b"", ["a", "b"], results)
+    assert results == {("a", 1): PushResult.OK, ("b", 1): PushResult.OK, ("b", 9): PushResult.OK}
+
+    # Who misses one message of a batch is not reached, whatever came before and after.
+    takes.lost(None)
+    phone.is_background = True
+    node.push("op", b"", ["a", "b"], results)
+    phone.is_background = False
+    node.push("op", b"", ["a", "b"], results)
+    assert results == {("a", 1): PushResult.FAILED, ("b", 1): PushResult.IOS_BACKGROUND, ("b", 9): PushResult.OK}
 
 
 async def test_a_new_node_is_heard_as_soon_as_its_subscription_is_there(
