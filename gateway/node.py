@@ -242,14 +242,17 @@ class Node:
         while count > 0 and self._unverified:
             some = self._unverified[-min(count, CHANGES_A_TRIP) :]
             here = [item for item in some if self.connections.get(item.id) is item and item.id not in self._joining]
-            changes = await presence.restore(
-                [(item.user_id, self._route_of(item), item.token) for item in here],
-                self.name,
-                was_unknown=self._is_restoring,
-            )
+            try:
+                changes = await presence.restore(
+                    [(item.user_id, self._route_of(item), item.token) for item in here],
+                    self.name,
+                    was_unknown=self._is_restoring,
+                )
+            finally:
+                # Who left meanwhile may have removed its route before we put it back; also when the answer did not come.
+                left = [item for item in here if self.connections.get(item.id) is None]
+                self._unremoved.update((item.id, item.user_id) for item in left)
             self.kick([item.id for item, change in zip(here, changes, strict=True) if change.is_refused])
-            # Who left meanwhile may have removed its route before we put it back.
-            self._unremoved.update((item.id, item.user_id) for item in here if self.connections.get(item.id) is None)
             del self._unverified[-len(some) :]
             count -= len(some)
         await self._remove_left()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -85,8 +86,9 @@ async def test_what_redis_lost_is_put_back_at_the_next_heartbeat(node: Node, red
     assert not node._is_restoring
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
 async def test_a_connection_that_left_while_it_was_put_back_does_not_stay(
-    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, is_answered: bool
 ) -> None:
     stays, leaves = connection("a"), connection("b")
     await node.join(stays, "op")
@@ -97,10 +99,17 @@ async def test_a_connection_that_left_while_it_was_put_back_does_not_stay(
     async def restore_after_leaving(routes: list[tuple[str, Route, str]], name: str, **options: Any) -> Any:
         # The removal overtakes: it finds nothing yet.
         await node.leave(leaves)
-        return await restore(routes, name, **options)
+        changes = await restore(routes, name, **options)
+        if not is_answered:
+            raise redis.ConnectionError("the answer is lost")
+        return changes
 
-    monkeypatch.setattr(presence, "restore", restore_after_leaving)
-    await beat(node)
+    with monkeypatch.context() as patch:
+        patch.setattr(presence, "restore", restore_after_leaving)
+        with nullcontext() if is_answered else pytest.raises(redis.ConnectionError):
+            await beat(node)
+    if not is_answered:
+        await beat(node)
 
     assert ids(redis_client, "a") == {stays.id}
     assert ids(redis_client, "b") == set()
