@@ -48,9 +48,13 @@ class StatusSubscriptions:
         self._known: Platforms = {}
         self._changed: set[str] = set()
         self._unwatched: set[str] = set()
+        #: Who is watched again nevertheless is to be followed.
+        self._unfollowed: set[str] = set()
         self._feed: StatusFeed | None = None
         self._telling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
+        #: News were missed that what is being read may not hold.
+        self._is_stale = False
 
     async def change(self, connection: Connection, wanted: list[str], unwanted: list[str]) -> Platforms:
         """Subscribe and unsubscribe; returns how everybody in ``wanted`` is. An id in both is subscribed.
@@ -83,13 +87,19 @@ class StatusSubscriptions:
         self._unwatched.clear()
         for user_id in gone:
             self._known.pop(user_id, None)
-        if self._feed is not None and gone:
-            await self._feed.unfollow(gone)
-            # Somebody may have come while that was on its way.
-            back = gone.intersection(self._watchers)
-            if back:
-                await self._feed.follow(back)
-                self._read_soon()
+        if self._feed is None:
+            return
+        try:
+            if gone:
+                await self._feed.unfollow(gone)
+        finally:
+            # Somebody may have come while that was on its way. If it failed, that is left to the next heartbeat.
+            self._unfollowed |= gone
+        self._unfollowed = {user_id for user_id in self._unfollowed if user_id in self._watchers}
+        if self._unfollowed:
+            await self._feed.follow(self._unfollowed)
+            self._unfollowed.clear()
+            self._read_soon()
 
     async def close(self) -> None:
         tasks = [task for task in (self._telling, self._reading) if task is not None]
@@ -147,11 +157,18 @@ class StatusSubscriptions:
 
     def _read_soon(self) -> None:
         """News may have been missed: read how everybody is who is watched."""
-        if self._known and (self._reading is None or self._reading.done()):
+        if not self._known:
+            return
+        self._is_stale = True
+        if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().create_task(self._read_all())
 
     async def _read_all(self) -> None:
-        left = [user_id for user_id in self._known if user_id in self._watchers]
+        while self._is_stale:
+            self._is_stale = False
+            await self._read_those([user_id for user_id in self._known if user_id in self._watchers])
+
+    async def _read_those(self, left: list[str]) -> None:
         while left:
             try:
                 await self._read(left[: presence.MOST_USERS_ASKED])

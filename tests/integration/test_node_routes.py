@@ -276,6 +276,55 @@ async def test_who_seemed_offline_while_the_node_was_unknown_is_online_again(
     await until(lambda: told(watcher) == {"b": [2]})
 
 
+async def test_news_that_are_missed_while_everybody_is_read_are_read_as_well(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = connection("a")
+    node.connections.add(watcher)
+    await node.subscriptions.change(watcher, ["b"], [])
+    reads, may_go_on = 0, asyncio.Event()
+
+    async def get_online_platforms(user_ids: list[str]) -> dict[str, list[int]]:
+        nonlocal reads
+        reads += 1
+        is_first = reads == 1
+        await may_go_on.wait()
+        return {user_id: [] if is_first else [2] for user_id in user_ids}
+
+    monkeypatch.setattr(presence, "get_online_platforms", get_online_platforms)
+    node.subscriptions._read_soon()
+    await until(lambda: reads)
+    node.subscriptions._read_soon()
+    may_go_on.set()
+
+    await until(lambda: told(watcher) == {"b": [2]})
+
+
+async def test_who_is_watched_again_while_it_is_unfollowed_is_followed_also_when_that_fails(
+    node: Node, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = connection("a")
+    node.connections.add(watcher)
+    await node.subscriptions.change(watcher, ["b", "c"], [])
+    await node.subscriptions.change(watcher, [], ["b"])
+    feed: Any = node.subscriptions._feed
+    unfollow = feed.unfollow
+
+    async def unfollow_late(user_ids: set[str]) -> None:
+        await node.subscriptions.change(watcher, ["b"], [])
+        await unfollow(user_ids)
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed, "unfollow", unfollow_late)
+        with pytest.raises(redis.ConnectionError):
+            await node.subscriptions.tidy()
+    await node.subscriptions.tidy()
+    redis_client.publish(keys.status_channel("b"), "5")
+
+    await until(lambda: told(watcher) == {"b": [5]})
+
+
 def told(item: Connection) -> dict[str, list[int]]:
     """What is queued of users' status."""
     frames = [item.codec.decode_response(event["bytes"]) for event in item._queue]
