@@ -149,6 +149,13 @@ class WebSocketProtocol(_Closing, WebSocketsSansIOProtocol):
 
     # -- writing
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            # Answered, if with a refusal. uvicorn sees that only when the connection is lost, and until then takes the
+            # application's end for an error.
+            self.handshake_complete = True
+
     def write_now(self, frame: bytes, *, is_text: bool) -> bool:
         """What ``send`` does with a frame, without a task to wait in; false when it would have to wait, or fails."""
         if (

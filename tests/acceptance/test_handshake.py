@@ -64,6 +64,15 @@ async def test_a_bad_request_is_refused_in_the_http_answer_with_its_code(
     assert answer["errCode"] == code
 
 
+async def test_a_refusal_is_no_error_of_the_server(stack: Stack) -> None:
+    # What is said of the first is in the log before the second is answered.
+    for _ in range(2):
+        await refused(f"{stack.gateway_url}/?sendID=a")
+
+    assert "handshake refused" in stack.log(stack.gateway_name)
+    assert "without completing handshake" not in stack.log(stack.gateway_name)
+
+
 def encode(claims: dict[str, Any], secret: str) -> str:
     with warnings.catch_warnings(action="ignore"):
         return jwt.encode(claims, secret, "HS256")
