@@ -18,7 +18,14 @@ from gateway import close, handlers
 from gateway.codecs import gzip_compressor
 from gateway.codecs.base import CodecError, Request, Response
 from gateway.connections import Connection
-from gateway.handshake import Handshake, HandshakeRefused, accept_handshake, check_user_connections, result_json
+from gateway.handshake import (
+    Handshake,
+    HandshakeRefused,
+    accept_handshake,
+    check_node_connections,
+    check_user_connections,
+    result_json,
+)
 from gateway.node import get_node
 from gateway.rates import RequestRate, Verdict
 from imserver import metrics
@@ -75,6 +82,8 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
             await node.until_running()
             handshake = await accept_handshake(self.scope, len(node.connections), config.max_connections)
             routes = (await presence.get_connections([handshake.user_id]))[handshake.user_id]
+            # Others may have come while the token was looked up. From here to the table there is no waiting.
+            check_node_connections(len(node.connections), config.max_connections)
             check_user_connections(
                 handshake,
                 # This node's table is ahead of the routes: of two that come at once, the second sees the first.
@@ -88,7 +97,6 @@ class GatewayConsumer(AsyncConsumer):  # type: ignore[misc]
         if node.is_draining or not node.is_running:
             await self.base_send({"type": "websocket.close", "code": close.RESTART.code})
             raise StopConsumer
-        # From the count to the table there is no waiting.
         connection = Connection(
             self.base_send,
             user_id=handshake.user_id,

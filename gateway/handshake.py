@@ -66,9 +66,8 @@ async def accept_handshake(scope: dict[str, Any], connections: int, limit: int) 
     Raises:
         HandshakeRefused: with the code of the first check that failed.
     """
+    check_node_connections(connections, limit)
     try:
-        if connections >= limit:
-            raise TooManyConnections(f"this node has its {limit} connections; try another or later")
         handshake = _parse(scope)
     except IMError as error:
         raise HandshakeRefused(error, in_frame=False) from error
@@ -77,6 +76,17 @@ async def accept_handshake(scope: dict[str, Any], connections: int, limit: int) 
     except IMError as error:
         raise HandshakeRefused(error, in_frame=handshake.wants_result) from error
     return handshake
+
+
+def check_node_connections(connections: int, limit: int) -> None:
+    """Refuse one connection more than the node may have.
+
+    Raises:
+        HandshakeRefused: 1601, over HTTP: at first what the client asks for is not known yet.
+    """
+    if connections >= limit:
+        error = TooManyConnections(f"this node has its {limit} connections; try another or later")
+        raise HandshakeRefused(error, in_frame=False)
 
 
 def check_user_connections(handshake: Handshake, connections: int, limit: int) -> None:

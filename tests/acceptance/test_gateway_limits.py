@@ -267,6 +267,27 @@ async def test_of_connections_that_come_at_once_only_so_many_are_let_in(
         await client.close()
 
 
+async def test_of_users_that_come_at_once_a_node_lets_in_only_so_many(
+    shared_stack: Stack, gateway_server: str, api: Api, names: Iterator[str]
+) -> None:
+    users = [next(names) for _ in range(PER_USER * 4)]
+    await api.register(*users)
+    tokens = [await api.token(user) for user in users]
+    with shared_stack.with_gateway(
+        f"small-{gateway_server}", GATEWAY_SERVER=gateway_server, MAX_CONNECTIONS=str(PER_USER)
+    ) as node:
+        clients = [Client(node.gateway_url, user, token) for user, token in zip(users, tokens, strict=True)]
+
+        outcomes = await asyncio.gather(*(client.connect() for client in clients), return_exceptions=True)
+
+        refused = [outcome for outcome in outcomes if isinstance(outcome, websockets.InvalidStatus)]
+        assert outcomes.count(None) == PER_USER
+        assert [orjson.loads(item.response.body or b"")["errCode"] for item in refused] == [1601] * PER_USER * 3
+        for client, outcome in zip(clients, outcomes, strict=True):
+            if outcome is None:
+                await client.close()
+
+
 async def test_where_a_page_comes_from_and_sub_protocols_do_not_matter(
     strict: Stack, api: Api, names: Iterator[str]
 ) -> None:
