@@ -30,8 +30,9 @@ MOST_MSGS_PER_PULL = 5000
 MOST_MSGS_PER_RANGE = 1000
 #: 1007 looks into so many conversations at a time.
 LAST_MESSAGES_AT_ONCE = 50
-#: 1007 looks at this many of the newest messages for one that is not deleted.
-LAST_MESSAGE_LOOK_BACK = 20
+#: 1007 looks at so many messages of each conversation for one that is not deleted, the newest first; where there was none,
+#: at so many before those, and so on.
+LAST_MESSAGE_STEPS = (20, 180, 800, 4000)
 
 #: Field numbers of PullMessageBySeqsResp and GetSeqMessageResp agree.
 PullResp = sdkws_pb2.PullMessageBySeqsResp
@@ -198,16 +199,26 @@ async def pull_by_seq_lists(user_id: str, request: msg_pb2.GetSeqMessageReq) -> 
 async def get_last_messages(user_id: str, request: msg_pb2.GetLastMessageReq) -> msg_pb2.GetLastMessageResp:
     """1007: the newest message of each conversation that is still there; conversations without one are left out."""
     bounds = await get_bounds(user_id, await find_pullable(user_id, request.conversationIDs))
-    wanted = {
-        conversation_id: list(range(bound.max_seq, max(bound.max_seq - LAST_MESSAGE_LOOK_BACK, bound.min_seq - 1), -1))
-        for conversation_id, bound in bounds.items()
-    }
     answer = msg_pb2.GetLastMessageResp()
-    ids = list(wanted)
-    # A few conversations at a time: each may bring LAST_MESSAGE_LOOK_BACK messages, of which one is kept.
-    for at in range(0, len(ids), LAST_MESSAGES_AT_ONCE):
-        part = {conversation_id: wanted[conversation_id] for conversation_id in ids[at : at + LAST_MESSAGES_AT_ONCE]}
-        _pick_last(answer, part, await get_msgs(user_id, part))
+    # The newest seq of each that was not looked at.
+    left = {conversation_id: bound.max_seq for conversation_id, bound in bounds.items()}
+    for step in LAST_MESSAGE_STEPS:
+        left = {
+            conversation_id: seq
+            for conversation_id, seq in left.items()
+            if conversation_id not in answer.msgs and seq >= bounds[conversation_id].min_seq
+        }
+        wanted = {
+            conversation_id: list(range(seq, max(seq - step, bounds[conversation_id].min_seq - 1), -1))
+            for conversation_id, seq in left.items()
+        }
+        ids = list(wanted)
+        # A few conversations at a time: each may bring that many messages, of which one is kept.
+        at_once = max(LAST_MESSAGES_AT_ONCE * LAST_MESSAGE_STEPS[0] // step, 1)
+        for at in range(0, len(ids), at_once):
+            part = {conversation_id: wanted[conversation_id] for conversation_id in ids[at : at + at_once]}
+            _pick_last(answer, part, await get_msgs(user_id, part))
+            left |= {conversation_id: seqs[-1] - 1 for conversation_id, seqs in part.items()}
     return answer
 
 

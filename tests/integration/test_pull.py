@@ -266,6 +266,23 @@ async def test_read_and_max_seqs_leave_notifications_out_unless_asked_for() -> N
     }
 
 
+async def test_the_last_message_is_found_below_many_that_are_deleted(
+    database: Database[Document], redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "LAST_MESSAGE_STEPS", (2, 3, 4))
+    for peer, count in (("b", 3), ("c", 9), ("d", 10), ("e", 1)):
+        transfer([make_msg("a", peer, f"m{seq}") for seq in range(1, count + 1)])
+        # All but the first.
+        forget_cache(redis_client, f"si_a_{peer}", *range(2, count + 1))
+    forget_cache(redis_client, "si_a_e", 1)
+    request = msg_pb2.GetLastMessageReq(userID="a", conversationIDs=[f"si_a_{peer}" for peer in "bcde"])
+
+    found = await pull.get_last_messages("a", request)
+
+    # In d nothing is found among as many as are looked at, and e has none.
+    assert {name: msg.seq for name, msg in found.msgs.items()} == {"si_a_b": 1, "si_a_c": 1}
+
+
 @pytest.mark.usefixtures("chat")
 async def test_the_last_message_is_the_newest_that_is_there(redis_client: redis.Redis) -> None:
     request = msg_pb2.GetLastMessageReq(userID="a", conversationIDs=["si_a_b", "si_a_x"])
