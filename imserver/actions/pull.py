@@ -26,7 +26,7 @@ from imserver.storage.seq_limits import Limits, SeqLimits
 
 #: A request may ask for this many messages altogether, so that one answer stays within a client's read limit.
 MOST_MSGS_PER_PULL = 5000
-#: … and of one range at most the newest so many are given.
+#: … and of one range of a chat at most the newest so many are given.
 MOST_MSGS_PER_RANGE = 1000
 #: 1007 looks into so many conversations at a time.
 LAST_MESSAGES_AT_ONCE = 50
@@ -146,7 +146,7 @@ async def pull_by_ranges(user_id: str, request: sdkws_pb2.PullMessageBySeqsReq) 
     bounds = await get_bounds(user_id, pullable)
     wanted: dict[str, list[int]] = {}
     is_end: dict[str, bool] = {}
-    total = 0
+    ranges: list[tuple[str, int, int]] = []
     for item in request.seqRanges:
         bound = bounds.get(item.conversationID)
         if bound is None:
@@ -154,20 +154,39 @@ async def pull_by_ranges(user_id: str, request: sdkws_pb2.PullMessageBySeqsReq) 
         begin, end = max(item.begin, bound.min_seq), min(item.end, bound.max_seq)
         if begin > end:
             continue
-        if not is_notification_conversation(item.conversationID) and item.num > 0:
-            begin = max(begin, end - item.num + 1)
-        # Long ranges (notifications after a long absence) are cut to their newest part: a refusal would end the client's sync.
-        begin = max(begin, end - MOST_MSGS_PER_RANGE + 1)
-        total += end - begin + 1
-        _check_size(total)
-        seqs = wanted.setdefault(item.conversationID, [])
-        seqs += range(begin, end + 1)
+        if not is_notification_conversation(item.conversationID):
+            begin = max(begin, end - min(item.num if item.num > 0 else MOST_MSGS_PER_RANGE, MOST_MSGS_PER_RANGE) + 1)
+        ranges.append((item.conversationID, begin, end))
         if request.order == sdkws_pb2.PullOrderAsc:
             is_end[item.conversationID] = bound.max_seq <= item.end
         else:
             is_end[item.conversationID] = item.begin <= bound.min_seq
+    for conversation_id, begin, end in _cut_to_fit(ranges):
+        wanted.setdefault(conversation_id, []).extend(range(begin, end + 1))
     msgs = await get_msgs(user_id, wanted)
     return _pull_response(wanted, msgs, is_end, {})
+
+
+def _cut_to_fit(ranges: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Leave out the oldest of long ranges of notifications: a refusal would end the client's sync. They are given as far as
+    the answer goes, for nobody asks again for a revocation that was left out. Raises ArgsError when that is not enough."""
+    is_cut = [is_notification_conversation(conversation_id) for conversation_id, _, _ in ranges]
+    lengths = [end - begin + 1 for _, begin, end in ranges]
+    room = MOST_MSGS_PER_PULL - sum(length for length, cut in zip(lengths, is_cut, strict=True) if not cut)
+    to_cut = sorted(length for length, cut in zip(lengths, is_cut, strict=True) if cut)
+    most = to_cut[-1] if to_cut else 0
+    for number, length in enumerate(to_cut):
+        share = room // (len(to_cut) - number)
+        if length > share:
+            most = max(share, 1)
+            break
+        room -= length
+    fitting = [
+        (conversation_id, max(begin, end - most + 1) if cut else begin, end)
+        for (conversation_id, begin, end), cut in zip(ranges, is_cut, strict=True)
+    ]
+    _check_size(sum(end - begin + 1 for _, begin, end in fitting))
+    return fitting
 
 
 async def pull_by_seq_lists(user_id: str, request: msg_pb2.GetSeqMessageReq) -> bytes:

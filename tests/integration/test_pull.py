@@ -170,6 +170,25 @@ async def test_too_much_at_once_is_refused() -> None:
         await by_seqs("a", {"si_a_b": [1] * (pull.MOST_MSGS_PER_PULL + 1)})
 
 
+@pytest.mark.usefixtures("chat")
+async def test_of_long_ranges_notifications_are_given_whole_as_far_as_an_answer_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transfer([make_notification("a", "a", stored=True) for _ in range(2)])
+    monkeypatch.setattr(pull, "MOST_MSGS_PER_RANGE", 4)
+    monkeypatch.setattr(pull, "MOST_MSGS_PER_PULL", 13)
+
+    whole = await by_ranges("a", seq_range("n_a_b", 0, LENGTH))
+    chat = await by_ranges("a", seq_range("si_a_b", 0, LENGTH, num=0))
+    rest = await by_ranges("a", seq_range("si_a_b", 0, LENGTH, num=9), seq_range("n_a_b", 0, LENGTH))
+    shared = await by_ranges("a", seq_range("n_a_b", 0, LENGTH), seq_range("n_a_a", 0, 2))
+
+    assert seqs_of(whole.notificationMsgs["n_a_b"]) == list(range(1, LENGTH + 1))
+    assert seqs_of(chat.msgs["si_a_b"]) == seqs_of(rest.msgs["si_a_b"]) == list(range(LENGTH - 3, LENGTH + 1))
+    assert seqs_of(rest.notificationMsgs["n_a_b"]) == list(range(LENGTH - 8, LENGTH + 1))
+    assert {name: len(entry.Msgs) for name, entry in shared.notificationMsgs.items()} == {"n_a_b": 11, "n_a_a": 2}
+
+
 # -- 1005, by seq list
 
 
