@@ -18,7 +18,6 @@ from gateway.connections import FRAMES_PER_TURN, Connection
 from imserver import metrics
 from imserver.actions import presence
 from imserver.constants import ReqIdentifier
-from imserver.errors import ArgsError
 from imserver.protocol.gen.sdkws_pb2 import SubUserOnlineStatusTips
 from imserver.storage.status_feed import StatusFeed
 
@@ -59,18 +58,27 @@ class StatusSubscriptions:
     async def change(self, connection: Connection, wanted: list[str], unwanted: list[str]) -> Platforms:
         """Subscribe and unsubscribe; returns how everybody in ``wanted`` is. An id in both is subscribed.
 
+        Who is one too many for a connection is told of, but not followed: OpenIM's Go core waits until it was told of
+        everybody, and goes on waiting when it is refused.
+
         Raises:
             ArgsError: too many users.  redis.RedisError: they cannot be followed now. Then nothing was changed.
         """
-        wanted = presence.check_asked(wanted)
+        wanted = presence.check_asked(wanted, presence.MOST_USERS_ASKED_BY_SOCKET)
         mine = self._watched.get(connection.id, set())
-        new = [user_id for user_id in wanted if user_id not in mine]
         gone = mine.intersection(unwanted).difference(wanted)
-        if len(mine) - len(gone) + len(new) > presence.MOST_SUBSCRIBED:
-            raise ArgsError(f"a connection may subscribe to {presence.MOST_SUBSCRIBED} users")
+        room = presence.MOST_SUBSCRIBED - len(mine) + len(gone)
+        new = [user_id for user_id in wanted if user_id not in mine][:room]
+        followed = mine.union(new)
         self._add(connection, new)
+        platforms: Platforms = {}
         try:
-            platforms = await self._read(wanted) if wanted else {}
+            for at in range(0, len(wanted), presence.MOST_USERS_ASKED):
+                part = wanted[at : at + presence.MOST_USERS_ASKED]
+                platforms |= await self._read([user_id for user_id in part if user_id in followed])
+                platforms |= await presence.get_online_platforms(
+                    [user_id for user_id in part if user_id not in followed]
+                )
         except BaseException:
             self._remove(connection, new)
             raise
@@ -134,6 +142,8 @@ class StatusSubscriptions:
 
     async def _read(self, user_ids: list[str]) -> Platforms:
         """How users are, now that their changes are followed."""
+        if not user_ids:
+            return {}
         if self._feed is None:
             self._feed = StatusFeed(self._learn, self._read_soon)
         await self._feed.follow(user_ids)

@@ -98,17 +98,32 @@ async def test_a_connection_may_subscribe_to_a_number_of_users(
     await api.register(alice, bob)
     client = await devices.connect(bob)
 
-    for part in range(3):
-        await subscribe(client, *(f"{part}x{number}" for number in range(1000)))
-    with pytest.raises(RequestRefused, match="1001"):
-        await subscribe(client, alice)
-    with pytest.raises(RequestRefused, match="1001"):
-        await subscribe(client, *(f"y{number}" for number in range(1001)))
-    assert await subscribe(client, alice, unsubscribe=("0x0",)) == {alice: []}
+    # More than are read at once, and one too many.
+    asked = [f"x{number}" for number in range(2999)] + [bob, alice]
+    assert await subscribe(client, *asked) == {user_id: [IOS] if user_id == bob else [] for user_id in asked}
+    # How somebody is who is not followed is told nevertheless.
+    phone = await devices.connect(alice, ANDROID, 1)
+    assert await subscribe(client, alice) == {alice: [ANDROID]}
+    await phone.close()
+    await until(lambda: not devices.routes(alice), "the route to be removed")
+    assert await subscribe(client, alice, unsubscribe=("x0",)) == {alice: []}
     assert await subscribe(client) == {}
-    await devices.connect(alice, ANDROID, 1)
+    await devices.connect(alice, WEB, 1)
 
-    await client.until(lambda: heard(client, alice) == [[ANDROID]])
+    await client.until(lambda: heard(client, alice))
+    assert heard(client, alice) == [[WEB]]
+
+
+async def test_too_many_ids_are_refused(api: Api, devices: Devices, names: Iterator[str]) -> None:
+    alice = next(names)
+    await api.register(alice)
+    client = await devices.connect(alice, is_compressed=True)
+
+    with pytest.raises(RequestRefused, match="1001"):
+        await subscribe(client, *(f"y{number}" for number in range(10_001)))
+    with pytest.raises(RequestRefused, match="1001"):
+        await subscribe(client, "y" * 65)
+    assert await subscribe(client, alice) == {alice: [IOS]}
 
 
 async def test_what_is_missed_while_redis_drops_the_feed_is_made_up_for(
