@@ -258,7 +258,8 @@ async def get_changed_members(
         entry.delete.extend(changes.deleted)
         entry.insert.extend(info for info in infos if info.userID in inserted)
         entry.update.extend(info for info in infos if info.userID not in inserted)
-        if changes.is_full or changes.is_group_changed:
+        # With the members their count changed, which clients know from here only.
+        if changes.is_full or changes.is_group_changed or changes.count:
             entry.group.CopyFrom(groups[group_id])
         if changes.is_order_changed and not changes.is_full:
             entry.sortVersion = changes.version

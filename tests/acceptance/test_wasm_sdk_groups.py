@@ -49,6 +49,10 @@ def until_roles(user: SdkUser, group_id: str, roles: dict[str, int]) -> None:
     user.until(lambda: members_of(user, group_id) == roles, f"the roles {roles}")
 
 
+def until_count(user: SdkUser, count: int) -> None:
+    user.until(lambda: the_group_of(user)["memberCount"] == count, f"{count} members to be counted")
+
+
 def until_member(user: SdkUser, group_id: str) -> None:
     user.until(lambda: group_id in joined(user), "the group to be among mine")
 
@@ -120,6 +124,26 @@ def test_who_is_kicked_leaves_the_group_and_can_say_nothing_more(sdk: SdkBrowser
     later = alice.say("she is gone", group_id=group_id)
     bob.until_received(later["clientMsgID"])
     assert "she is gone" not in carol.texts(group_conversation_id(group_id))
+
+
+def test_members_are_counted_as_they_come_and_go_and_after_another_login(sdk: SdkBrowser) -> None:
+    alice, bob, carol, dave = (sdk.login(name) for name in ("Alice", "Bob", "Carol", "Dave"))
+    group_id = create_group(alice, bob)
+    until_member(bob, group_id)
+    until_count(bob, 2)
+
+    alice.call("inviteUserToGroup", {"groupID": group_id, "reason": "", "userIDList": [carol.user_id]})
+    for user in (alice, bob):
+        until_count(user, 3)
+    alice.call("kickGroupMember", {"groupID": group_id, "reason": "", "userIDList": [carol.user_id]})
+    for user in (alice, bob):
+        until_count(user, 2)
+    bob.call("logout")
+    alice.call("inviteUserToGroup", {"groupID": group_id, "reason": "", "userIDList": [carol.user_id, dave.user_id]})
+    until_count(alice, 4)
+
+    bob.login(sdk.stack)
+    until_count(bob, 4)
 
 
 def test_who_leaves_is_gone_for_the_others(sdk: SdkBrowser) -> None:
