@@ -83,7 +83,9 @@ class Call:
         return claims is not None and claims.platform_id == Platform.ADMIN and claims.user_id in get_config().admins
 
     def check_self(self, user_id: str) -> None:
-        """The token's user is ``user_id``, or an admin. Raises NoPermission."""
+        """The token's user is ``user_id``, or an admin. Raises ArgsError (no id), NoPermission."""
+        if not user_id:
+            raise ArgsError("the user's id is empty")
         if not self.is_admin and (self.claims is None or self.user_id != user_id):
             raise NoPermission("only the user itself or an admin may do this")
 

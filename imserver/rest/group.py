@@ -79,9 +79,11 @@ async def invite_user_to_group(call: Call) -> Answer:
 
 @route(Who.ANY)
 async def quit_group(call: Call) -> Answer:
+    """Without ``userID`` it is the caller."""
     request = call.parse(group_pb2.QuitGroupReq)
-    call.check_self(request.userID)
-    await group_members.do_quit(_operator(call), await group_members.check_quit(request.userID, request.groupID))
+    user_id = request.userID or call.user_id
+    call.check_self(user_id)
+    await group_members.do_quit(_operator(call), await group_members.check_quit(user_id, request.groupID))
     return None
 
 

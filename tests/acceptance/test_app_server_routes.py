@@ -112,6 +112,20 @@ async def test_users_ask_in_their_own_name_only_and_an_admin_in_anybodys(api: Ap
     assert admins == dict.fromkeys(admins, 0)
 
 
+async def test_who_asks_in_nobodys_name_is_told_so(api: Api, pair: tuple[str, str]) -> None:
+    token = await api.token(pair[0], 5)
+    # Nobody's settings are those for all.
+    routes = {route: row for route, row in SELF_ROUTES.items() if route != "user/get_user_client_config"}
+
+    codes = {
+        (route, by): (await api.post(f"/{route}", {field: "", **more}, token=by))["errCode"]
+        for route, (field, more) in routes.items()
+        for by in (token, None)
+    }
+
+    assert codes == dict.fromkeys(codes, 1001)
+
+
 async def _conversations(api: Api, body: Json) -> list[Json]:
     found: list[Json] = (await api.call("/conversation/get_conversations", body))["conversations"]
     return found

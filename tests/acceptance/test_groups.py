@@ -177,14 +177,16 @@ async def test_where_invitations_need_approval_a_members_is_an_application(peopl
 
 
 async def test_who_quits_is_out_and_the_owner_does_not_quit(people: GroupApi) -> None:
-    owner, member = await people.users(2)
-    group_id = await people.create(owner, member)
+    owner, member, other = await people.users(3)
+    group_id = await people.create(owner, member, other)
 
     assert await people.code(owner, "quit_group", groupID=group_id, userID=owner) == 1002
     assert await people.code(owner, "quit_group", groupID=group_id, userID=member) == 1002
     await people.call(member, "quit_group", groupID=group_id, userID=member)
+    await people.call(other, "quit_group", groupID=group_id)
 
     assert await people.roles(group_id) == {owner: 100}
+    assert await people.code(owner, "quit_group", groupID=group_id) == 1002
     assert await people.code(member, "quit_group", groupID=group_id, userID=member) == 1004
     assert await people.code(member, "quit_group", groupID="none", userID=member) == 1004
 

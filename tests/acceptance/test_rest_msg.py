@@ -393,7 +393,7 @@ REFUSED_READ_MARKS: list[tuple[dict[str, Any], int]] = [
     ({"hasReadSeq": 1, "seqs": [0]}, 1001),
     ({"hasReadSeq": 1, "seqs": [1, 4]}, 1001),
     ({"hasReadSeq": 1, "conversationID": "si_somebody_else"}, 1002),
-    ({"hasReadSeq": 1, "userID": ""}, 1002),
+    ({"hasReadSeq": 1, "userID": ""}, 1001),
     ({"hasReadSeq": 1, "userID": "imAdmin"}, 1002),
 ]
 

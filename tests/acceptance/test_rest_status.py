@@ -98,7 +98,7 @@ async def test_status_routes_refuse_bad_input_strangers_and_bad_tokens(api: Api,
             assert (await api.post(path, {"userIDs": user_ids}))["errCode"] == 1001
     for path in own:
         assert (await api.post(path, {"userID": bob, "userIDs": [bob], "genre": 1}, token=token))["errCode"] == 1002
-        assert (await api.post(path, {"userIDs": [bob], "genre": 1}, token=token))["errCode"] == 1002
+        assert (await api.post(path, {"userIDs": [bob], "genre": 1}, token=token))["errCode"] == 1001
     for body in (
         {"userIDs": [], "genre": 1},
         {"userIDs": [], "genre": 2},
