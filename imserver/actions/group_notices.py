@@ -102,11 +102,11 @@ async def announce(
     op_user = fields.get("opUser") or await describe_operator(operator, group_id)
     known = {
         "group": group,
-        "opUser": op_user,
         "operationTime": now_ms(),
         "groupMemberVersionID": version[0],
         "groupMemberVersion": version[1],
         **fields,
+        "opUser": op_user,
     }
     tips = tips_type(**{name: known[name] for name in tips_type.DESCRIPTOR.fields_by_name if name in known})
     is_shown = content_type in SHOWN_IN_CHAT if send_message is None else send_message

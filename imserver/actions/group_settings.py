@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from imserver.actions import mentions
 from imserver.actions.group_notices import GROUP_ITEM, ORDER_ITEM, Version, announce, record_change
 from imserver.actions.groups import (
@@ -12,6 +14,8 @@ from imserver.actions.groups import (
     get_living_group,
     get_member_infos,
     group_store,
+    is_member,
+    to_member_infos,
 )
 from imserver.clock import now_ms
 from imserver.constants import ContentType, GroupStatus, NeedVerification, RoleLevel
@@ -23,6 +27,7 @@ from imserver.protocol.gen.sdkws_pb2 import (
     GroupInfoSetNameTips,
     GroupInfoSetTips,
     GroupMemberCancelMutedTips,
+    GroupMemberFullInfo,
     GroupMemberInfoSetTips,
     GroupMemberMutedTips,
     GroupMutedTips,
@@ -32,6 +37,8 @@ from imserver.storage.clients import Document
 from imserver.storage.versions import State
 
 MOST_MEMBERS_PER_REQUEST = 100
+#: Groups that are told of one user's new name at the same time.
+_GROUPS_AT_ONCE = 16
 
 #: Wrapped fields of SetGroupInfoExReq -> fields of the group's row.
 _TEXTS = {"notification": "notification", "introduction": "introduction", "faceURL": "face_url", "ex": "ex"}
@@ -251,6 +258,30 @@ async def do_set_member_info(operator: Operator, members: list[SetGroupMemberInf
                 changedUser=info,
                 groupSortVersion=version[1] if is_role else 0,
             )
+
+
+async def tell_changed_user(operator: Operator, user_id: str) -> None:
+    """A user's name or face changed: note it and tell it where the member has none of its own for the group."""
+    limit = asyncio.Semaphore(_GROUPS_AT_ONCE)
+
+    async def tell_group(info: GroupMemberFullInfo) -> None:
+        async with limit:
+            if not await is_member(user_id, info.groupID):
+                return  # has left while other groups were told
+            version = await record_change(info.groupID, {user_id: State.UPDATE})
+            await announce(
+                operator,
+                info.groupID,
+                ContentType.GROUP_MEMBER_INFO_SET,
+                GroupMemberInfoSetTips,
+                version=version,
+                changedUser=info,
+                opUser=info if operator.user_id == user_id else None,
+            )
+
+    rows = await group_store().rows_of(user_id)
+    infos = await to_member_infos(row for row in rows if not row["nickname"] or not row["face_url"])
+    await asyncio.gather(*(tell_group(info) for info in infos))
 
 
 def _changes_of(member: SetGroupMemberInfo) -> Document:

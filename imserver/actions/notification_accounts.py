@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
-from imserver.actions.groups import MAX_CHARS
+from imserver.actions.groups import MAX_CHARS, Operator
 from imserver.actions.user_infos import do_update
 from imserver.actions.users import MAX_NICKNAME_CHARS, USER_ID
 from imserver.actions.words import check_word
@@ -52,9 +52,9 @@ async def check_update(request: user_pb2.updateNotificationAccountInfoReq) -> Do
     return changes
 
 
-async def do_change(operator_id: str, user_id: str, changes: Document, operation_id: str) -> None:
+async def do_change(operator: Operator, user_id: str, changes: Document) -> None:
     """Raises RecordNotFound."""
-    await do_update(operator_id, user_id, changes, operation_id)
+    await do_update(operator, user_id, changes)
 
 
 async def search(keyword: str, skip: int, limit: int) -> user_pb2.searchNotificationAccountResp:

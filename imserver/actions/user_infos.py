@@ -1,21 +1,20 @@
-"""What users set about themselves, and whom that is told: the user's devices, and those who have the user as a friend."""
+"""What users set about themselves, and whom that is told: the user's devices, those who have the user as a friend, its groups."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from imserver.actions import friends
-from imserver.actions.groups import MAX_CHARS, group_store
+from imserver.actions import friends, group_settings
+from imserver.actions.groups import MAX_CHARS, Operator
 from imserver.actions.notify import send_notification
-from imserver.actions.users import MAX_NICKNAME_CHARS
+from imserver.actions.users import MAX_NICKNAME_CHARS, check_exists
 from imserver.constants import ContentType, RecvMsgOpt, SessionType
 from imserver.errors import ArgsError, IMError, RecordNotFound
 from imserver.protocol.gen.sdkws_pb2 import UserInfo, UserInfoUpdatedTips, UserInfoWithEx
-from imserver.storage import user_facts, versions
+from imserver.storage import user_facts
 from imserver.storage.clients import Document, get_async_mongo, get_async_redis
 from imserver.storage.users import Users
-from imserver.storage.versions import State, Versions
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +22,8 @@ logger = logging.getLogger(__name__)
 NOTICES_AT_ONCE = 500
 
 _TEXTS = {"nickname": "nickname", "faceURL": "face_url", "ex": "ex"}
+#: What others see of a user in their lists.
+_SHOWN = ("nickname", "face_url")
 
 
 def check_update(request: UserInfo | UserInfoWithEx) -> Document:
@@ -34,8 +35,6 @@ def check_update(request: UserInfo | UserInfoWithEx) -> Document:
                 changes[column] = getattr(request, name).value
         elif getattr(request, name):
             changes[column] = getattr(request, name)
-    if not changes:
-        raise ArgsError("nothing to change")
     if not 1 <= len(changes.get("nickname", "x")) <= MAX_NICKNAME_CHARS:
         raise ArgsError(f"nickname must be 1 to {MAX_NICKNAME_CHARS} characters")
     for column in ("face_url", "ex"):
@@ -51,28 +50,28 @@ def check_receive_option(value: int) -> None:
         raise ArgsError(f"globalRecvMsgOpt must be 0, 1 or 2, not {value}")
 
 
-async def do_update(operator_id: str, user_id: str, changes: Document, operation_id: str) -> None:
-    """Change a user and tell whom it concerns. May run twice: all are told again.
+async def do_update(operator: Operator, user_id: str, changes: Document) -> None:
+    """Change a user and tell whom it concerns: friends and groups, where name or face are others than before.
 
-    Args:
-        operator_id: in whose name the user is told: itself, or an app admin.
+    May run twice: the second time only the user is told.
 
     Raises:
         RecordNotFound
     """
-    if not await Users(get_async_mongo()).update(user_id, changes):
+    if not changes:
+        await check_exists(user_id)
+        return
+    old = await Users(get_async_mongo()).change(user_id, changes)
+    if old is None:
         raise RecordNotFound(f"user {user_id} does not exist")
     if "global_recv_msg_opt" in changes:
         await user_facts.forget(get_async_redis(), [user_id])
     tips = UserInfoUpdatedTips(userID=user_id)
-    await _tell(ContentType.USER_INFO_UPDATED, tips, operator_id, [user_id], operation_id)
-    if changes.keys() & set(_TEXTS.values()):
-        group_ids = await group_store().joined_ids(user_id)
-        # Where the member has no name of its own for the group, the user's stands.
-        lists = {versions.members_of(group_id): {user_id: State.UPDATE} for group_id in group_ids}
-        await Versions(get_async_mongo()).record_many(lists)
+    await _tell(ContentType.USER_INFO_UPDATED, tips, operator.user_id, [user_id], operator.operation_id)
+    if any(column in changes and changes[column] != old.get(column, "") for column in _SHOWN):
         owners = await friends.note_changed_user(user_id)
-        await _tell(ContentType.FRIEND_INFO_UPDATED, tips, user_id, owners, operation_id)
+        await _tell(ContentType.FRIEND_INFO_UPDATED, tips, user_id, owners, operator.operation_id)
+        await group_settings.tell_changed_user(operator, user_id)
 
 
 async def _tell(

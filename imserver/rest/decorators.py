@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from imserver.actions import auth
 from imserver.actions.auth import Claims
 from imserver.actions.failures import as_im_error
+from imserver.actions.groups import Operator
 from imserver.conf import get_config
 from imserver.constants import Platform
 from imserver.errors import (
@@ -81,6 +82,10 @@ class Call:
     def is_admin(self) -> bool:
         claims = self.claims
         return claims is not None and claims.platform_id == Platform.ADMIN and claims.user_id in get_config().admins
+
+    @property
+    def operator(self) -> Operator:
+        return Operator(self.user_id, self.is_admin, self.operation_id)
 
     def check_self(self, user_id: str) -> None:
         """The token's user is ``user_id``, or an admin. Raises ArgsError (no id), NoPermission."""

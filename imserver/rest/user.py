@@ -62,7 +62,7 @@ async def update_user_info_ex(call: Call) -> Answer:
 async def _update(call: Call, info: UserInfo | UserInfoWithEx) -> Answer:
     call.check_self(info.userID)
     changes = user_infos.check_update(info)
-    await user_infos.do_update(call.user_id, info.userID, changes, call.operation_id)
+    await user_infos.do_update(call.operator, info.userID, changes)
     return None
 
 
@@ -72,5 +72,5 @@ async def set_global_msg_recv_opt(call: Call) -> Answer:
     call.check_self(request.userID)
     user_infos.check_receive_option(request.globalRecvMsgOpt)
     changes = {"global_recv_msg_opt": request.globalRecvMsgOpt}
-    await user_infos.do_update(call.user_id, request.userID, changes, call.operation_id)
+    await user_infos.do_update(call.operator, request.userID, changes)
     return None

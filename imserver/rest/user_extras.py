@@ -95,8 +95,7 @@ async def add_notification_account(call: Call) -> Answer:
 async def update_notification_account(call: Call) -> Answer:
     request = call.parse(user_pb2.updateNotificationAccountInfoReq)
     changes = await notification_accounts.check_update(request)
-    operator_id = call.claims.user_id if call.claims else ""
-    await notification_accounts.do_change(operator_id, request.userID, changes, call.operation_id)
+    await notification_accounts.do_change(call.operator, request.userID, changes)
     return None
 
 

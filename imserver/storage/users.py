@@ -55,6 +55,10 @@ class Users:
         result = await self._collection.update_one({"user_id": user_id, **(only_if or {})}, {"$set": changes})
         return result.matched_count == 1
 
+    async def change(self, user_id: str, changes: Document) -> Document | None:
+        """Set fields; returns the user as it was before, None: no such user."""
+        return await self._collection.find_one_and_update({"user_id": user_id}, {"$set": changes}, {"_id": 0})
+
     async def ids_after(self, user_id: str, limit: int) -> list[str]:
         """The ids that follow an id ("": from the first), in order: a walk over all users, whoever registers meanwhile."""
         cursor = self._collection.find({"user_id": {"$gt": user_id}}, {"user_id": 1}).sort("user_id", 1).limit(limit)

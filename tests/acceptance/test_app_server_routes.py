@@ -19,6 +19,7 @@ import pytest
 from imserver.clock import now_ms
 from imserver.constants import ContentType
 from imserver.protocol.conversations import notification_twin, single_conversation_id
+from tests.acceptance.group_api import GroupApi
 from tests.client import ANSWER_SECONDS, Api, Client, Connect, RequestRefused, text_of
 from tests.stack import POLL_SECONDS
 
@@ -175,9 +176,7 @@ BAD_REQUESTS: list[tuple[str, Json, int]] = [
     ("user/get_all_users_uid", {}, 1001),
     ("user/get_users", {"pagination": {"pageNumber": 0, "showNumber": 1}}, 1001),
     ("user/update_user_info", {}, 1001),
-    ("user/update_user_info", {"userInfo": {"userID": "@a"}}, 1001),
     ("user/update_user_info", {"userInfo": {"userID": UNKNOWN, "nickname": "x"}}, 1004),
-    ("user/update_user_info_ex", {"userInfo": {"userID": "@a"}}, 1001),
     ("user/update_user_info_ex", {"userInfo": {"userID": "@a", "nickname": ""}}, 1001),
     ("user/update_user_info_ex", {"userInfo": {"userID": "@a", "nickname": "x" * 256}}, 1001),
     ("user/update_user_info_ex", {"userInfo": {"userID": "@a", "ex": "x" * 4001}}, 1001),
@@ -474,6 +473,75 @@ async def test_a_changed_name_is_told_to_the_user_and_to_those_who_have_it_as_a_
     (info,) = (await api.call("/user/get_users_info", {"userIDs": [alice]}))["usersInfo"]
     assert (info["nickname"], info["faceURL"]) == ("Ålice", "http://f")
     assert notices(clients[stranger], 1209) == []
+
+
+async def test_a_changed_name_is_told_to_groups_where_the_member_has_none_of_its_own(
+    api: Api, connect: Connect, names: Iterator[str]
+) -> None:
+    people = GroupApi(api, names)
+    alice, bob = await people.users(2)
+    plain, named = [await people.create(bob, alice) for _ in range(2)]
+    own = {"groupID": named, "userID": alice, "nickname": "A", "faceURL": "http://a"}
+    await people.call(bob, "set_group_member_info", members=[own])
+    listener = await connect(bob)
+    before = {group_id: await people.changed(bob, group_id, {}) for group_id in (plain, named)}
+    body = {"userInfo": {"userID": alice, "nickname": "Ålice"}}
+
+    await api.call("/user/update_user_info_ex", body, token=await people.token(alice))
+    await api.call("/user/update_user_info", {"userInfo": {"userID": alice, "faceURL": "http://f"}})
+
+    await listener.until(lambda: len(notices(listener, 1516)) == 2)
+    first, second = notices(listener, 1516)
+    assert (first["group"]["groupID"], first["changedUser"]["nickname"]) == (plain, "Ålice")
+    assert (first["opUser"]["userID"], second["opUser"]["userID"]) == (alice, "imAdmin")
+    assert (second["group"]["groupID"], second["changedUser"]["faceURL"]) == (plain, "http://f")
+    version = before[plain]["version"]
+    assert [item["groupMemberVersion"] for item in (first, second)] == [version + 1, version + 2]
+    changed = await people.changed(bob, plain, before[plain])
+    assert [item["nickname"] for item in changed["update"]] == ["Ålice"]
+    assert (await people.changed(bob, named, before[named]))["update"] is None
+
+
+async def test_what_others_do_not_see_of_a_user_is_told_to_the_user_only(
+    api: Api, connect: Connect, names: Iterator[str]
+) -> None:
+    people = GroupApi(api, names)
+    alice, bob = await people.users(2)
+    await api.call("/friend/import_friend", {"ownerUserID": bob, "friendUserIDs": [alice]})
+    group_id = await people.create(bob, alice)
+    clients = [await connect(user_id) for user_id in (alice, bob)]
+    token = await people.token(alice)
+
+    async def versions() -> tuple[int, int]:
+        friends = await api.call("/friend/get_full_friend_user_ids", {"userID": bob, "idHash": 0})
+        return friends["version"], (await people.changed(bob, group_id, {}))["version"]
+
+    before = await versions()
+    for change in ({"ex": "e"}, {"nickname": alice, "faceURL": ""}, {"globalRecvMsgOpt": 2}):
+        await api.call("/user/update_user_info_ex", {"userInfo": {"userID": alice, **change}}, token=token)
+    await clients[0].until(lambda: len(notices(clients[0], 1303)) == 3)
+
+    assert await versions() == before
+    await api.call("/user/update_user_info_ex", {"userInfo": {"userID": alice, "nickname": "Ålice"}}, token=token)
+    await clients[1].until(lambda: notices(clients[1], 1209) and notices(clients[1], 1516))
+    assert [len(notices(clients[1], content_type)) for content_type in (1209, 1516)] == [1, 1]
+    assert await versions() == (before[0] + 1, before[1] + 1)
+
+
+async def test_an_update_that_sets_nothing_succeeds_and_nobody_is_told(
+    api: Api, connect: Connect, pair: tuple[str, str]
+) -> None:
+    alice, bob = pair
+    client, token = await connect(alice), await api.token(alice, 5)
+
+    for route in ("user/update_user_info", "user/update_user_info_ex"):
+        await api.call(f"/{route}", {"userInfo": {"userID": alice}}, token=token)
+        assert (await api.post(f"/{route}", {"userInfo": {"userID": bob}}, token=token))["errCode"] == 1002
+        assert (await api.post(f"/{route}", {"userInfo": {"userID": UNKNOWN}}))["errCode"] == 1004
+    await api.call("/user/update_user_info_ex", {"userInfo": {"userID": alice, "ex": "e"}}, token=token)
+
+    await client.until(lambda: notices(client, 1303))
+    assert len(notices(client, 1303)) == 1
 
 
 async def test_who_receives_nothing_is_sent_nothing_from_then_on(

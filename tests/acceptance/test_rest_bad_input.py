@@ -86,7 +86,6 @@ BAD_VALUES: dict[str, Changes] = {
     "user/get_users_info": [({"userIDs": MANY}, 1001)],
     "user/account_check": [({"checkUserIDs": ["@me", "@me"]}, 1001), ({"checkUserIDs": MANY}, 1001)],
     "user/update_user_info_ex": [
-        ({"userInfo": {"userID": "@me"}}, 1001),
         ({"userInfo": {"userID": "@me", "nickname": ""}}, 1001),
         ({"userInfo": {"userID": "@me", "nickname": "n", "ex": "x" * 4001}}, 1001),
         ({"userInfo": {"userID": "@me", "nickname": "n", "globalRecvMsgOpt": 3}}, 1001),
