@@ -17,9 +17,9 @@ MOST_PER_REQUEST = 1000
 
 
 async def get(user_id: str) -> dict[str, str]:
-    """Raises RecordNotFound."""
+    """What is set for all, where the user has no setting of its own. Raises RecordNotFound."""
     await _check_user(user_id)
-    return await _store().get(user_id)
+    return await _store().get_merged(user_id)
 
 
 async def check_set(user_id: str, values: dict[str, str]) -> None:

@@ -26,8 +26,11 @@ class ClientConfigs:
         if operations:
             await self._collection.bulk_write(operations, ordered=False)
 
-    async def get(self, user_id: str) -> dict[str, str]:
-        cursor = self._collection.find({"user_id": user_id}, {"_id": 0, "key": 1, "value": 1}).sort("key", 1)
+    async def get_merged(self, user_id: str) -> dict[str, str]:
+        """Settings for all and the user's; of the same key the user's."""
+        where = {"user_id": {"$in": [FOR_ALL, user_id]}}
+        # What is for all comes first, and gives way.
+        cursor = self._collection.find(where, {"_id": 0, "key": 1, "value": 1}).sort("user_id", 1)
         return {row["key"]: row["value"] async for row in cursor}
 
     async def delete(self, user_id: str, keys: list[str]) -> None:

@@ -594,24 +594,25 @@ async def test_users_keep_small_things_by_type_and_id(api: Api, pair: tuple[str,
 async def test_clients_are_set_for_all_and_for_one(api: Api, pair: tuple[str, str]) -> None:
     alice, bob = pair
     token = await api.token(alice, 5)
-    key = f"key-{alice}"
+    first, second, third = (f"{name}-{alice}" for name in "abc")
 
-    async def get(user_id: str) -> Json:
-        return dict((await api.call("/user/get_user_client_config", {"userID": user_id}, token=token))["configs"])
+    async def get(user_id: str, by: str | None = token) -> Json:
+        """Of the keys of this test; what is for all, others set too."""
+        data = await api.call("/user/get_user_client_config", {"userID": user_id}, token=by)
+        return {key: value for key, value in data["configs"].items() if key.endswith(alice)}
 
-    await api.call("/user/set_user_client_config", {"userID": alice, "configs": {"a": "1", "b": "2"}})
-    await api.call("/user/set_user_client_config", {"userID": alice, "configs": {"b": "3"}})
-    await api.call("/user/set_user_client_config", {"userID": "", "configs": {key: "all"}})
+    await api.call("/user/set_user_client_config", {"userID": alice, "configs": {first: "1", second: "2"}})
+    await api.call("/user/set_user_client_config", {"userID": alice, "configs": {second: "3"}})
+    await api.call("/user/set_user_client_config", {"userID": "", "configs": {second: "all", third: "all"}})
 
-    assert await get(alice) == {"a": "1", "b": "3"}
-    assert (await get(""))[key] == "all"
+    assert await get(alice) == {first: "1", second: "3", third: "all"}
+    assert await get("") == await get(bob, by=None) == {second: "all", third: "all"}
     page = await api.call("/user/page_user_client_config", {"userID": alice, "pagination": PAGE})
-    assert (page["total"], [item["key"] for item in page["configs"]]) == (2, ["a", "b"])
-    found = await api.call("/user/page_user_client_config", {"key": key, "pagination": PAGE})
-    assert found["configs"] == [{"userID": "", "key": key, "value": "all"}]
-    await api.call("/user/del_user_client_config", {"userID": alice, "keys": ["a", "none"]})
-    assert await get(alice) == {"b": "3"}
-    assert (await api.call("/user/get_user_client_config", {"userID": bob}))["configs"] == {}
+    assert (page["total"], [item["key"] for item in page["configs"]]) == (2, [first, second])
+    found = await api.call("/user/page_user_client_config", {"key": third, "pagination": PAGE})
+    assert found["configs"] == [{"userID": "", "key": third, "value": "all"}]
+    await api.call("/user/del_user_client_config", {"userID": alice, "keys": [first, second, "none"]})
+    assert await get(alice) == {second: "all", third: "all"}
 
 
 async def test_service_accounts_are_made_renamed_and_found(api: Api, names: Iterator[str]) -> None:
