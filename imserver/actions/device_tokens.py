@@ -10,6 +10,7 @@ from imserver.storage.offline_waits import Badges
 from imserver.storage.users import Users
 
 MOST_TOKEN_CHARS = 4096
+#: A longer life ends then, too.
 MOST_LIFETIME_SECONDS = 10 * 365 * 86_400
 
 
@@ -18,14 +19,15 @@ async def check_set_token(user_id: str, platform_id: int, token: str, lifetime_s
     _check_platform(platform_id)
     if not token or len(token) > MOST_TOKEN_CHARS or not token.isprintable() or " " in token:
         raise ArgsError(f"fcmToken must be 1 to {MOST_TOKEN_CHARS} printable characters without spaces")
-    if not 0 <= lifetime_seconds <= MOST_LIFETIME_SECONDS:
-        raise ArgsError("expireTime is a number of seconds, at most ten years; 0: no end")
+    if lifetime_seconds < 0:
+        raise ArgsError("expireTime is a number of seconds; 0: no end")
     await _check_user(user_id)
 
 
 async def do_set_token(user_id: str, platform_id: int, token: str, lifetime_seconds: int) -> None:
     """The device belongs to this user from now on, whoever had it. May run twice."""
-    await DeviceTokens(get_async_mongo()).set(user_id, platform_id, token, lifetime_seconds)
+    seconds = min(lifetime_seconds, MOST_LIFETIME_SECONDS)
+    await DeviceTokens(get_async_mongo()).set(user_id, platform_id, token, seconds)
 
 
 async def forget_token(user_id: str, platform_id: int) -> bool:
