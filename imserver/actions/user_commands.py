@@ -45,11 +45,15 @@ async def do_delete(user_id: str, kind: int, uuid: str) -> None:
 
 
 async def get(user_id: str, kind: int | None = None) -> user_pb2.processUserCommandGetResp:
-    """Of a type or of all, the oldest first."""
+    """Of a type or of all, the oldest first. Their times are seconds on the wire."""
     return user_pb2.processUserCommandGetResp(
         CommandResp=[
             user_pb2.CommandInfoResp(
-                type=row["type"], createTime=row["create_time"], uuid=row["uuid"], value=row["value"], ex=row["ex"]
+                type=row["type"],
+                createTime=row["create_time"] // 1000,
+                uuid=row["uuid"],
+                value=row["value"],
+                ex=row["ex"],
             )
             for row in await _store().find(user_id, kind)
         ]

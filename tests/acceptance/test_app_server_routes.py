@@ -584,6 +584,7 @@ async def test_users_keep_small_things_by_type_and_id(api: Api, pair: tuple[str,
 
     (first,) = (await call("get", type=1))["CommandResp"]
     assert (first["uuid"], first["value"], first["ex"], first["type"]) == ("a", "A", "e", 1)
+    assert 0 <= now_ms() // 1000 - first["createTime"] <= 60
     found = (await call("get_all"))["CommandResp"]
     assert [(item["type"], item["value"], item["ex"]) for item in found] == [(1, "A", "e"), (2, "B", "changed")]
     await call("delete", type=1, uuid="a")
