@@ -22,7 +22,12 @@ from imserver.clock import now_ms
 from imserver.constants import GROUP_TYPE, ContentType, GroupStatus, JoinSource, NeedVerification, RoleLevel
 from imserver.errors import ArgsError, GroupDismissed, GroupIDExisted
 from imserver.protocol.gen.group_pb2 import CreateGroupReq
-from imserver.protocol.gen.sdkws_pb2 import GroupCreatedTips, GroupDismissedTips, GroupInfo
+from imserver.protocol.gen.sdkws_pb2 import (
+    GroupCreatedTips,
+    GroupDismissedTips,
+    GroupInfo,
+    GroupInfoSetAnnouncementTips,
+)
 from imserver.storage.clients import Document, get_async_mongo
 from imserver.storage.groups import new_member
 from imserver.storage.users import Users
@@ -109,6 +114,15 @@ async def do_create(operator: Operator, request: CreateGroupReq) -> GroupInfo:
         memberList=members,
         groupOwnerUser=members[0],
     )
+    if request.groupInfo.notification:
+        await announce(
+            operator,
+            group_id,
+            ContentType.GROUP_INFO_SET_ANNOUNCEMENT,
+            GroupInfoSetAnnouncementTips,
+            version=version,
+            send_message=True,
+        )
     (info,) = await get_group_infos([group_id])
     return info
 

@@ -121,12 +121,14 @@ async def check_set_group_info(operator: Operator, request: SetGroupInfoExReq) -
     await check_role(operator, request.groupID, MANAGERS)
     changes: Document = {}
     if request.HasField("groupName"):
-        if not request.groupName.value:
+        if not request.groupName.value.strip():
             raise ArgsError("groupName is empty")
         changes["group_name"] = request.groupName.value
     for name, column in _TEXTS.items():
         if request.HasField(name):
             changes[column] = getattr(request, name).value
+    if "notification" in changes:
+        changes["notification"] = changes["notification"].strip()
     for name, (column, greatest) in _NUMBERS.items():
         if request.HasField(name):
             changes[column] = getattr(request, name).value
@@ -139,15 +141,25 @@ async def check_set_group_info(operator: Operator, request: SetGroupInfoExReq) -
 
 
 async def do_set_group_info(operator: Operator, group_id: str, changes: Document) -> None:
-    """A new name and a new announcement are told in notifications of their own. Raises GroupDismissed."""
+    """A new name and a new announcement are told in notifications of their own. Raises GroupDismissed.
+
+    An announcement that was taken down is no line in the chat.
+    """
     has_announcement, has_name = "notification" in changes, "group_name" in changes
     if has_announcement:
         changes = {**changes, "notification_update_time": now_ms(), "notification_user_id": operator.user_id}
     version = await _update_group(group_id, changes)
     if has_announcement:
-        content_type = ContentType.GROUP_INFO_SET_ANNOUNCEMENT
-        await announce(operator, group_id, content_type, GroupInfoSetAnnouncementTips, version=version)
-        if changes["notification"]:
+        is_new = changes["notification"] != ""
+        await announce(
+            operator,
+            group_id,
+            ContentType.GROUP_INFO_SET_ANNOUNCEMENT,
+            GroupInfoSetAnnouncementTips,
+            version=version,
+            send_message=is_new,
+        )
+        if is_new:
             mentions.mark_announcement(group_id, operator.operation_id)
     if has_name:
         await announce(operator, group_id, ContentType.GROUP_INFO_SET_NAME, GroupInfoSetNameTips, version=version)

@@ -156,7 +156,7 @@ async def set_group_info(call: Call) -> Answer:
     given, operator = call.parse(group_pb2.SetGroupInfoReq).groupInfoForSet, _operator(call)
     request = group_pb2.SetGroupInfoExReq(groupID=given.groupID)
     for name in ("groupName", "notification", "introduction", "faceURL"):
-        if getattr(given, name):
+        if getattr(given, name).strip():
             getattr(request, name).value = getattr(given, name)
     for name in ("ex", "needVerification", "lookMemberInfo", "applyMemberFriend"):
         if given.HasField(name):

@@ -103,6 +103,39 @@ async def test_what_is_not_to_be_said_aloud_is_an_event_only(people: GroupApi, c
     assert socket.msgs[f"sg_{group_id}"] == []
 
 
+async def test_a_new_group_tells_its_announcement_after_its_beginning(people: GroupApi, connect: Connect) -> None:
+    owner, member = await people.users(2)
+    socket = await connect(member)
+
+    group_id = await people.create(owner, member, notification="read this", send_message=False)
+
+    events = await told(socket, group_id, 1501, 1519)
+    assert [msg.contentType for msg in socket.msgs[f"n_{group_id}"]] == [1501, 1519]
+    assert tips_of(events[1519])["group"]["notification"] == "read this"
+    await socket.until(lambda: socket.msgs[f"sg_{group_id}"])
+    assert [msg.contentType for msg in socket.msgs[f"sg_{group_id}"]] == [1519]
+
+
+async def test_an_announcement_is_a_line_and_taking_it_down_is_none(people: GroupApi, connect: Connect) -> None:
+    owner, member = await people.users(2)
+    socket = await connect(member)
+    group_id = await people.create(owner, member, send_message=False)
+
+    def announcements() -> list[str]:
+        events = [msg for msg in socket.msgs[f"n_{group_id}"] if msg.contentType == 1519]
+        return [tips_of(msg)["group"]["notification"] for msg in events]
+
+    for text in (" read this\n", " \n"):
+        await people.call(owner, "set_group_info_ex", groupID=group_id, notification=text)
+    await people.call(owner, "set_group_info_ex", groupID=group_id, groupName="new")
+
+    await told(socket, group_id, 1520)
+    assert announcements() == ["read this", ""]
+    lines = socket.msgs[f"sg_{group_id}"]
+    await socket.until(lambda: len(lines) == 2)
+    assert [(msg.contentType, msg.seq) for msg in lines] == [(1519, 1), (1520, 2)]
+
+
 async def test_every_notification_names_all_that_clients_read_unseen(people: GroupApi, connect: Connect) -> None:
     owner, member, guest, visitor = await people.users(4)
     socket = await connect(owner)

@@ -260,7 +260,7 @@ BAD_VALUES: dict[str, Changes] = {
     "group/mute_group": [({"groupID": "none"}, 1004)],
     "group/cancel_mute_group": [({"groupID": "none"}, 1004)],
     "group/set_group_info_ex": [
-        ({"groupName": ""}, 1001),
+        *(({"groupName": value}, 1001) for value in ("", " ")),
         ({"needVerification": 3}, 1001),
         ({"notification": "x" * 4001}, 1001),
         ({"groupName": None, "needVerification": None}, 1001),
