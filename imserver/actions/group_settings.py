@@ -116,7 +116,7 @@ async def do_mute_group(operator: Operator, group_id: str, *, is_muted: bool) ->
 
 
 async def check_set_group_info(operator: Operator, request: SetGroupInfoExReq) -> Document:
-    """Returns the changes, as fields of the row. Raises ArgsError, RecordNotFound, GroupDismissed, NoPermission."""
+    """Returns the changes, as fields of the row; none is fine. Raises ArgsError, RecordNotFound, GroupDismissed, NoPermission."""
     await get_living_group(request.groupID)
     await check_role(operator, request.groupID, MANAGERS)
     changes: Document = {}
@@ -135,8 +135,6 @@ async def check_set_group_info(operator: Operator, request: SetGroupInfoExReq) -
             if not 0 <= changes[column] <= greatest:
                 raise ArgsError(f"{name} must be 0 to {greatest}")
     check_texts(changes)
-    if not changes:
-        raise ArgsError("nothing to change")
     return changes
 
 
@@ -145,6 +143,8 @@ async def do_set_group_info(operator: Operator, group_id: str, changes: Document
 
     An announcement that was taken down is no line in the chat.
     """
+    if not changes:
+        return
     has_announcement, has_name = "notification" in changes, "group_name" in changes
     if has_announcement:
         changes = {**changes, "notification_update_time": now_ms(), "notification_user_id": operator.user_id}

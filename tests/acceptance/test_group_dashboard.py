@@ -36,7 +36,8 @@ async def test_set_group_info_changes_what_is_given_and_leaves_the_rest(groups: 
     assert await groups.code(member, "set_group_info", **change) == 1002
     assert await groups.code(stranger, "set_group_info", **change) == 1002
     nothing = {"groupInfoForSet": {"groupID": group_id}}
-    assert await groups.code(owner, "set_group_info", **nothing) == 1001
+    assert await groups.code(owner, "set_group_info", **nothing) == 0
+    assert await groups.code(member, "set_group_info", **nothing) == 1002
     wrong = {"groupInfoForSet": {"groupID": group_id, "needVerification": 7}}
     assert await groups.code(owner, "set_group_info", **wrong) == 1001
     assert await groups.code(owner, "set_group_info", groupInfoForSet={"groupID": "none", "groupName": "x"}) == 1004

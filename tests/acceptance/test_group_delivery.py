@@ -136,6 +136,22 @@ async def test_an_announcement_is_a_line_and_taking_it_down_is_none(people: Grou
     assert [(msg.contentType, msg.seq) for msg in lines] == [(1519, 1), (1520, 2)]
 
 
+async def test_a_setting_that_sets_nothing_is_told_nobody(people: GroupApi, connect: Connect) -> None:
+    owner, member = await people.users(2)
+    socket = await connect(member)
+    group_id = await people.create(owner, member)
+    before = await people.changed(owner, group_id, {})
+
+    await people.call(owner, "set_group_info_ex", groupID=group_id)
+    nothing = {"groupID": group_id, "groupName": " ", "notification": " ", "introduction": "", "faceURL": ""}
+    await people.call(owner, "set_group_info", groupInfoForSet=nothing)
+    await people.call(owner, "mute_group", groupID=group_id)
+
+    muted = await told(socket, group_id, 1514)
+    assert [msg.contentType for msg in socket.msgs[f"n_{group_id}"]] == [1501, 1514]
+    assert tips_of(muted[1514])["groupMemberVersion"] == before["version"] + 1
+
+
 async def test_every_notification_names_all_that_clients_read_unseen(people: GroupApi, connect: Connect) -> None:
     owner, member, guest, visitor = await people.users(4)
     socket = await connect(owner)

@@ -286,7 +286,8 @@ async def test_the_information_of_a_group_is_set_field_by_field(people: GroupApi
     assert await people.code(owner, "set_group_info_ex", groupID=group_id, groupName="") == 1001
     assert await people.code(owner, "set_group_info_ex", groupID=group_id, needVerification=7) == 1001
     assert await people.code(owner, "set_group_info_ex", groupID=group_id, groupName=" ") == 1001
-    assert await people.code(owner, "set_group_info_ex", groupID=group_id) == 1001
+    assert await people.code(owner, "set_group_info_ex", groupID=group_id) == 0
+    assert await people.code(member, "set_group_info_ex", groupID=group_id) == 1002
     assert await people.code(owner, "set_group_info_ex", groupID="none", groupName="x") == 1004
 
 

@@ -263,7 +263,6 @@ BAD_VALUES: dict[str, Changes] = {
         *(({"groupName": value}, 1001) for value in ("", " ")),
         ({"needVerification": 3}, 1001),
         ({"notification": "x" * 4001}, 1001),
-        ({"groupName": None, "needVerification": None}, 1001),
         ({"groupID": "none"}, 1004),
     ],
     "group/set_group_member_info": [
