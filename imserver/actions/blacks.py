@@ -33,7 +33,7 @@ def _store() -> Blacks:
 
 
 async def check_add(request: relation_pb2.addBlackReq) -> None:
-    """Raises ArgsError, UserIDNotFound."""
+    """Raises ArgsError, RecordNotFound."""
     if request.ownerUserID == request.blackUserID:
         raise ArgsError("nobody blocks oneself")
     check_texts(ex=request.ex)

@@ -56,7 +56,7 @@ async def to_requests(rows: list[Document]) -> list[FriendRequest]:
 
 
 async def check_apply(operator: Operator, request: relation_pb2.applyToAddFriendReq) -> None:
-    """Raises ArgsError, CannotAddYourself, UserIDNotFound, RelationshipAlready, BlockedByPeer (not for app admins)."""
+    """Raises ArgsError, CannotAddYourself, RecordNotFound, RelationshipAlready, BlockedByPeer (not for app admins)."""
     applicant, target = request.fromUserID, request.toUserID
     if applicant == target:
         raise CannotAddYourself("nobody is their own friend")

@@ -95,7 +95,7 @@ async def befriend(
 
 
 async def check_import(owner: str, user_ids: list[str]) -> None:
-    """Raises ArgsError, CannotAddYourself, UserIDNotFound."""
+    """Raises ArgsError, CannotAddYourself, RecordNotFound."""
     if not owner:
         raise ArgsError("ownerUserID is empty")
     check_ids(user_ids, "friendUserIDs")

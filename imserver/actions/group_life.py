@@ -20,7 +20,7 @@ from imserver.actions.groups import (
 )
 from imserver.clock import now_ms
 from imserver.constants import GROUP_TYPE, ContentType, GroupStatus, JoinSource, NeedVerification, RoleLevel
-from imserver.errors import ArgsError, GroupDismissed, GroupIDExisted
+from imserver.errors import ArgsError, GroupDismissed, GroupIDExisted, UserIDNotFound
 from imserver.protocol.gen.group_pb2 import CreateGroupReq
 from imserver.protocol.gen.sdkws_pb2 import (
     GroupCreatedTips,
@@ -57,7 +57,7 @@ async def check_create(operator: Operator, request: CreateGroupReq) -> None:
         raise ArgsError(f"memberUserIDs and adminUserIDs must be at most {MOST_PER_REQUEST} each")
     # OpenIM's clients give a full list of members, and the owner beside it.
     users = [request.ownerUserID, *request.adminUserIDs, *request.memberUserIDs]
-    await check_users(users, most=2 * MOST_PER_REQUEST + 1)
+    await check_users(users, most=2 * MOST_PER_REQUEST + 1, error=UserIDNotFound)
     if info.groupID and await group_store().find_one(info.groupID) is not None:
         raise GroupIDExisted(f"group {info.groupID} exists already")
 

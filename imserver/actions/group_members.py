@@ -36,7 +36,7 @@ def in_parts(user_ids: list[str]) -> Iterator[list[str]]:
 
 
 async def check_join(user_id: str, group_id: str) -> Document:
-    """Returns the group. Raises RecordNotFound, GroupDismissed, ArgsError (a member already), UserIDNotFound."""
+    """Returns the group. Raises RecordNotFound, GroupDismissed, ArgsError (a member already)."""
     group = await get_living_group(group_id)
     await check_users([user_id])
     if await is_member(user_id, group_id):
@@ -72,7 +72,7 @@ async def enter(operator: Operator, group_id: str, user_id: str, *, join_source:
 
 
 async def check_invite(operator: Operator, group_id: str, user_ids: list[str]) -> Document:
-    """Returns the group. Raises ArgsError, RecordNotFound, GroupDismissed, NoPermission, UserIDNotFound."""
+    """Returns the group. Raises ArgsError, RecordNotFound, GroupDismissed, NoPermission."""
     if not user_ids:
         raise ArgsError("invitedUserIDs is empty")
     group = await get_living_group(group_id)

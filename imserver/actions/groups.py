@@ -22,7 +22,6 @@ from imserver.errors import (
     NoPermission,
     NotInGroup,
     RecordNotFound,
-    UserIDNotFound,
 )
 from imserver.protocol.gen.sdkws_pb2 import GroupInfo, GroupMemberFullInfo, MsgData, RequestPagination
 from imserver.storage.clients import Document, get_async_mongo, get_async_redis
@@ -156,8 +155,10 @@ async def check_role(operator: Operator, group_id: str, roles: Iterable[int]) ->
         raise NoPermission(f"this takes another role in group {group_id}")
 
 
-async def check_users(user_ids: list[str], *, most: int = MOST_PER_REQUEST) -> None:
-    """A list of users that a request names. Raises ArgsError, UserIDNotFound."""
+async def check_users(
+    user_ids: list[str], *, most: int = MOST_PER_REQUEST, error: type[IMError] = RecordNotFound
+) -> None:
+    """A list of users that a request names. Raises ArgsError, and the error when one of them is not registered."""
     if len(user_ids) > most:
         raise ArgsError(f"more than {most} users at once")
     if not all(user_ids) or len(set(user_ids)) != len(user_ids):
@@ -165,7 +166,7 @@ async def check_users(user_ids: list[str], *, most: int = MOST_PER_REQUEST) -> N
     known = set(await Users(get_async_mongo()).find_existing(user_ids))
     missing = [user_id for user_id in user_ids if user_id not in known]
     if missing:
-        raise UserIDNotFound(f"not registered: {', '.join(missing[:10])}")
+        raise error(f"not registered: {', '.join(missing[:10])}")
 
 
 def check_texts(row: Document) -> None:

@@ -24,7 +24,7 @@ async def test_a_blacklist_is_kept_page_by_page_and_asked_for_by_user(people: Fr
     assert await people.block(owner, first, ex="{}") == 0
     assert await people.block(owner, second) == 0
     assert await people.block(owner, first) == 1003
-    assert await people.block(owner, "nobody_at_all") == 1101
+    assert await people.block(owner, "nobody_at_all") == 1004
 
     body = {"userID": owner, "pagination": {"pageNumber": 1, "showNumber": 1}}
     data = await people.call(owner, "get_black_list", **body)

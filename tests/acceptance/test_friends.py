@@ -77,7 +77,7 @@ async def test_an_application_that_cannot_be_is_refused_and_not_noted(people: Fr
     alice, bob = await people.users(2)
 
     assert await people.apply(alice, alice) == 1301
-    assert await people.apply(alice, "nobody_at_all") == 1101
+    assert await people.apply(alice, "nobody_at_all") == 1004
     assert await people.apply(alice, "") == 1001
     assert await people.apply(alice, bob, reqMsg="x" * 1001) == 1001
     assert await people.apply(alice, bob, reqMsg=7) == 1001
@@ -206,8 +206,8 @@ async def test_an_import_that_cannot_be_changes_nothing(people: FriendApi) -> No
     assert await code(owner, user, "") == 1001
     assert await code(owner, *(f"x{number}" for number in range(1001))) == 1001
     assert await code(owner, user, owner) == 1301
-    assert await code(owner, user, "nobody_at_all") == 1101
-    assert await code("nobody_at_all", user) == 1101
+    assert await code(owner, user, "nobody_at_all") == 1004
+    assert await code("nobody_at_all", user) == 1004
     assert await people.ids(owner) == []
 
 

@@ -153,7 +153,7 @@ async def test_members_invite_and_strangers_do_not(people: GroupApi) -> None:
     assert await code(stranger, stranger) == 1002
     assert await code(owner, first) == 1001
     assert await code(owner) == 1001
-    assert await code(owner, "nobody_at_all") == 1101
+    assert await code(owner, "nobody_at_all") == 1004
     assert await code(owner, stranger, group="none") == 1004
 
 

@@ -156,7 +156,7 @@ BAD_VALUES: dict[str, Changes] = {
     "friend/get_designated_friend_apply": [({"fromUserID": ""}, 1001)],
     "friend/add_friend": [
         ({"toUserID": "@me"}, 1301),
-        ({"toUserID": "@nobody"}, 1101),
+        ({"toUserID": "@nobody"}, 1004),
         ({"toUserID": "@you"}, 1304),
         ({"reqMsg": "x" * 1001}, 1001),
         ({"ex": "x" * 4001}, 1001),
@@ -168,7 +168,7 @@ BAD_VALUES: dict[str, Changes] = {
     ],
     "friend/import_friend": [
         *(({"friendUserIDs": value}, 1001) for value in ([], ["@third", "@third"], MANY)),
-        ({"friendUserIDs": ["@third", "@nobody"]}, 1101),
+        ({"friendUserIDs": ["@third", "@nobody"]}, 1004),
         ({"friendUserIDs": ["@third", "@me"]}, 1301),
     ],
     "friend/update_friends": [
@@ -184,7 +184,7 @@ BAD_VALUES: dict[str, Changes] = {
     "friend/delete_friend": [({"friendUserID": "@eve"}, 1004)],
     "friend/add_black": [
         ({"blackUserID": "@me"}, 1001),
-        ({"blackUserID": "@nobody"}, 1101),
+        ({"blackUserID": "@nobody"}, 1004),
         ({"blackUserID": "@foe"}, 1003),
         ({"ex": "x" * 4001}, 1001),
     ],
@@ -247,7 +247,7 @@ BAD_VALUES: dict[str, Changes] = {
     ],
     "group/invite_user_to_group": [
         *(({"invitedUserIDs": value}, 1001) for value in ([], ["@eve", "@eve"], ["@you"], MANY)),
-        ({"invitedUserIDs": ["@eve", "@nobody"]}, 1101),
+        ({"invitedUserIDs": ["@eve", "@nobody"]}, 1004),
         ({"reason": "x" * 1001}, 1001),
         ({"groupID": "none"}, 1004),
     ],
