@@ -20,7 +20,7 @@ from imserver.actions.groups import (
 )
 from imserver.actions.users import to_user_info
 from imserver.constants import ContentType, HandleResult, SessionType
-from imserver.errors import ArgsError, GroupRequestHandled, RecordNotFound
+from imserver.errors import ArgsError, GroupRequestHandled, NoPermission, RecordNotFound
 from imserver.protocol.gen import group_pb2
 from imserver.protocol.gen.sdkws_pb2 import (
     GroupApplicationAcceptedTips,
@@ -161,12 +161,22 @@ async def _tell_one(operator: Operator, content_type: ContentType, tips: Message
 # -- lists
 
 
-async def get_received(request: group_pb2.GetGroupApplicationListReq) -> group_pb2.GetGroupApplicationListResp:
-    """Applications to the groups that a user manages, to some of them when the request names groups."""
+async def get_received(
+    operator: Operator, request: group_pb2.GetGroupApplicationListReq
+) -> group_pb2.GetGroupApplicationListResp:
+    """Applications to the groups that the request names, else to those that a user manages. Raises ArgsError, NoPermission.
+
+    App admins name any groups, others those that they manage.
+    """
     skip, limit = check_page(request.pagination)
-    managed = await group_store().managed_ids(request.fromUserID)
-    wanted = set(request.groupIDs) or set(managed)
-    where = to_groups([group_id for group_id in managed if group_id in wanted], request.handleResults)
+    wanted = list(dict.fromkeys(request.groupIDs))
+    if not wanted or not operator.is_admin:
+        managed = await group_store().managed_ids(request.fromUserID)
+        foreign = set(wanted).difference(managed)
+        if foreign:
+            raise NoPermission(f"only owner and admins may do this: {', '.join(sorted(foreign)[:10])}")
+        wanted = wanted or managed
+    where = to_groups(wanted, request.handleResults)
     total, rows = await _store().page(where, skip=skip, limit=limit)
     return group_pb2.GetGroupApplicationListResp(total=total, groupRequests=await to_requests(rows))
 

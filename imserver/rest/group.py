@@ -272,7 +272,7 @@ async def group_application_response(call: Call) -> Answer:
 async def get_recv_group_application_list(call: Call) -> Answer:
     request = call.parse(group_pb2.GetGroupApplicationListReq)
     call.check_self(request.fromUserID)
-    return await group_applications.get_received(request)
+    return await group_applications.get_received(_operator(call), request)
 
 
 @route(Who.ANY)

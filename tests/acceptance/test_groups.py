@@ -120,6 +120,27 @@ async def test_who_joins_a_closed_group_applies_and_is_let_in(people: GroupApi) 
     assert (await people.call(user, "get_specified_user_group_request_info", **one))["groupRequests"] == [request]
 
 
+async def test_applications_are_listed_for_the_groups_that_are_named(people: GroupApi) -> None:
+    owner, other, user = await people.users(3)
+    first, second = [await people.create(owner) for _ in range(2)]
+    foreign = await people.create(other, owner)
+    for group_id in (first, second, foreign):
+        await people.call(user, "join_group", groupID=group_id, joinSource=3)
+    body = {"fromUserID": owner, "pagination": FIRST_PAGE}
+
+    async def listed(by: str | None, *group_ids: str) -> set[str]:
+        data = await people.call(by, "get_recv_group_applicationList", **body, groupIDs=list(group_ids))
+        assert data["total"] == len(data["groupRequests"])
+        return {request["groupInfo"]["groupID"] for request in data["groupRequests"]}
+
+    assert await listed(owner) == await listed(None) == {first, second}
+    assert await listed(owner, second, second) == {second}
+    assert await listed(None, first, foreign, "none") == {first, foreign}
+    for group_id in (foreign, "none"):
+        named = [first, group_id]
+        assert await people.code(owner, "get_recv_group_applicationList", **body, groupIDs=named) == 1002
+
+
 async def test_who_is_refused_stays_out_and_may_apply_again(people: GroupApi) -> None:
     owner, user = await people.users(2)
     group_id = await people.create(owner)

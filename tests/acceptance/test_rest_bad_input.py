@@ -231,7 +231,7 @@ BAD_VALUES: dict[str, Changes] = {
         ({"reqList": [{"groupID": item} for item in MANY]}, 1001),
         ({"reqList": [{"groupID": "@group"}, {"groupID": "none"}]}, 1002),
     ],
-    "group/get_recv_group_applicationList": PAGES,
+    "group/get_recv_group_applicationList": [*PAGES, ({"groupIDs": ["@group", "none"]}, 1002)],
     "group/get_user_req_group_applicationList": PAGES,
     "group/get_specified_user_group_request_info": [({"groupID": "none"}, 1002)],
     "group/group_application_response": [
