@@ -93,7 +93,7 @@ async def apply(
     inviter_user_id: str = "",
     ex: str = "",
 ) -> None:
-    """Note that a user wants to join, or is proposed by a member, and tell owner, admins and applicant."""
+    """Note that a user wants to join, or is proposed by a member, and tell owner, admins and who asked for it."""
     row = await _store().put(
         group_id, user_id, req_msg=req_msg, join_source=join_source, inviter_user_id=inviter_user_id, ex=ex
     )
@@ -105,7 +105,7 @@ async def apply(
         uuid=secrets.token_hex(16),
         request=request,
     )
-    for receiver in await _receivers(group_id, user_id):
+    for receiver in await _receivers(group_id, inviter_user_id or user_id):
         await _tell_one(operator, ContentType.JOIN_GROUP_APPLICATION, tips, receiver)
 
 
@@ -150,8 +150,9 @@ async def do_answer(operator: Operator, row: Document, *, result: int, handle_ms
         await _tell_one(operator, content_type, tips, receiver)
 
 
-async def _receivers(group_id: str, applicant: str) -> list[str]:
-    return list(dict.fromkeys([*await group_store().member_ids(group_id, MANAGERS), applicant]))
+async def _receivers(group_id: str, user_id: str) -> list[str]:
+    """Owner, admins and a user."""
+    return list(dict.fromkeys([*await group_store().member_ids(group_id, MANAGERS), user_id]))
 
 
 async def _tell_one(operator: Operator, content_type: ContentType, tips: Message, user_id: str) -> None:

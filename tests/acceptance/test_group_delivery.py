@@ -285,6 +285,28 @@ async def test_an_application_is_told_to_owner_admins_and_applicant(people: Grou
     assert seen(member, 1503) == seen(member, 1505) == []
 
 
+async def test_an_invitation_that_waits_is_told_to_owner_admins_and_who_invites(
+    people: GroupApi, connect: Connect
+) -> None:
+    owner, admin, member, other, user = await people.users(5)
+    group_id = await people.create(owner, member, other, admins=(admin,), needVerification=1)
+    sockets = {name: await connect(name) for name in (owner, admin, member, other, user)}
+
+    def seen(name: str, content_type: int) -> list[MsgData]:
+        return [msg for msgs in sockets[name].msgs.values() for msg in msgs if msg.contentType == content_type]
+
+    await people.call(member, "invite_user_to_group", groupID=group_id, invitedUserIDs=[user], reason="a friend")
+    for name in (owner, admin, member):
+        await sockets[name].until(lambda name=name: seen(name, 1503))
+        tips = tips_of(seen(name, 1503)[0])
+        assert (tips["applicant"]["userID"], tips["reqMsg"]) == (user, "a friend")
+        assert tips["request"]["inviterUserID"] == member
+    await people.call(owner, "group_application_response", groupID=group_id, fromUserID=user, handleResult=-1)
+
+    await sockets[user].until(lambda: seen(user, 1506))
+    assert seen(user, 1503) == seen(other, 1503) == []
+
+
 # -- speaking
 
 
