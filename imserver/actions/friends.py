@@ -148,12 +148,10 @@ async def do_delete(operator: Operator, owner: str, user_id: str) -> None:
 
 
 async def check_update(request: updateFriendsReq) -> Document:
-    """Returns the columns to change. Raises ArgsError, RecordNotFound."""
+    """Returns the columns to change; none is fine. Raises ArgsError, RecordNotFound."""
     check_ids(request.friendUserIDs, "friendUserIDs")
     wrappers = {"isPinned": "is_pinned", "remark": "remark", "ex": "ex"}
     changes = {column: getattr(request, name).value for name, column in wrappers.items() if request.HasField(name)}
-    if not changes:
-        raise ArgsError("none of isPinned, remark and ex is given")
     check_texts(remark=request.remark.value, ex=request.ex.value)
     await check_are_friends(request.ownerUserID, request.friendUserIDs)
     return changes
@@ -161,6 +159,8 @@ async def check_update(request: updateFriendsReq) -> Document:
 
 async def do_update(operator: Operator, owner: str, user_ids: list[str], changes: Document) -> None:
     """May run twice."""
+    if not changes:
+        return
     version = await _change(owner, user_ids, changes)
     tips = FriendsInfoUpdateTips(
         fromToUserID=FromToUserID(fromUserID=owner, toUserID=owner),

@@ -28,12 +28,10 @@ async def do_add(request: user_pb2.processUserCommandAddReq) -> None:
 
 
 async def do_update(request: user_pb2.processUserCommandUpdateReq) -> None:
-    """Set value, extra or both. May run twice. Raises ArgsError, RecordNotFound."""
+    """Set value, extra, both or nothing. May run twice. Raises ArgsError, RecordNotFound."""
     _check_uuid(request.uuid)
     changes = _changes(request)
-    if not changes:
-        raise ArgsError("neither value nor ex is given")
-    if not await _store().update(request.userID, request.type, request.uuid, changes):
+    if changes and not await _store().update(request.userID, request.type, request.uuid, changes):
         raise _missing(request.type, request.uuid)
 
 

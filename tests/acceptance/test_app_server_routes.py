@@ -187,7 +187,6 @@ BAD_REQUESTS: list[tuple[str, Json, int]] = [
     ("user/process_user_command_add", {"userID": "@a", "uuid": ""}, 1001),
     ("user/process_user_command_add", {"userID": "@a", "uuid": "x" * 257}, 1001),
     ("user/process_user_command_add", {"userID": "@a", "uuid": "x", "value": LONG}, 1001),
-    ("user/process_user_command_update", {"userID": "@a", "uuid": "x"}, 1001),
     ("user/process_user_command_update", {"userID": "@a", "uuid": "x", "ex": "y"}, 1004),
     ("user/process_user_command_delete", {"userID": "@a", "uuid": "x"}, 1004),
     ("user/get_user_client_config", {"userID": UNKNOWN}, 1004),
@@ -581,6 +580,7 @@ async def test_users_keep_small_things_by_type_and_id(api: Api, pair: tuple[str,
     with pytest.raises(RequestRefused, match="1003"):
         await call("add", type=1, uuid="a", value="again")
     await call("update", type=2, uuid="a", ex="changed")
+    await call("update", type=2, uuid="a")
 
     (first,) = (await call("get", type=1))["CommandResp"]
     assert (first["uuid"], first["value"], first["ex"], first["type"]) == ("a", "A", "e", 1)

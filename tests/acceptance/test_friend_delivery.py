@@ -111,6 +111,7 @@ async def test_notes_on_friends_are_told_to_the_owners_devices_only(people: Frie
     await people.befriend(alice, bob)
     owner, friend = await connect(alice), await connect(bob)
 
+    await people.update(alice, bob)
     await people.update(alice, bob, isPinned=True, ex="{}")
     await people.block(alice, bob)
 
@@ -119,6 +120,7 @@ async def test_notes_on_friends_are_told_to_the_owners_devices_only(people: Frie
     version = version_of(await people.changed(alice))
     assert (tips["friendVersion"], tips["friendVersionID"]) == (version["version"], version["versionID"])
     await told(friend, 1207, alice, bob)
+    assert len([msg for msgs in owner.msgs.values() for msg in msgs if msg.contentType == 1210]) == 1
     assert not [msg for msgs in friend.msgs.values() for msg in msgs if msg.contentType == 1210]
 
 

@@ -290,7 +290,8 @@ async def test_an_owner_notes_remark_extra_and_pin_on_friends(people: FriendApi)
     ]
     assert (await people.friends(first))[0]["remark"] == ""
     assert await people.update(owner, first, stranger, remark="x") == 1004
-    assert await people.update(owner, first) == 1001
+    assert await people.update(owner, first) == 0
+    assert await people.update(owner, stranger) == 1004
     assert await people.update(owner, remark="x") == 1001
     assert await people.update(owner, first, first, remark="x") == 1001
     assert await people.update(owner, first, remark="x" * 256) == 1001
