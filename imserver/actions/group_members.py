@@ -25,6 +25,9 @@ from imserver.protocol.gen.sdkws_pb2 import MemberEnterTips, MemberInvitedTips, 
 from imserver.storage.clients import Document
 from imserver.storage.groups import new_member
 
+#: How a user may say it found the group.
+JOIN_SOURCES = (JoinSource.INVITATION, JoinSource.SEARCH, JoinSource.QR_CODE)
+
 
 def in_parts(user_ids: list[str]) -> Iterator[list[str]]:
     """As many as one notification names."""
@@ -35,8 +38,10 @@ def in_parts(user_ids: list[str]) -> Iterator[list[str]]:
 # -- coming
 
 
-async def check_join(user_id: str, group_id: str) -> Document:
-    """Returns the group. Raises RecordNotFound, GroupDismissed, ArgsError (a member already)."""
+async def check_join(user_id: str, group_id: str, join_source: int) -> Document:
+    """Returns the group. Raises RecordNotFound, GroupDismissed, ArgsError (also a member already)."""
+    if join_source not in JOIN_SOURCES:
+        raise ArgsError("joinSource must be 2 (invitation), 3 (search) or 4 (QR code)")
     group = await get_living_group(group_id)
     await check_users([user_id])
     if await is_member(user_id, group_id):

@@ -60,7 +60,7 @@ async def join_group(call: Call) -> Answer:
     user_id = request.inviterUserID or operator.user_id
     call.check_self(user_id)
     group_applications.check_texts(reqMessage=request.reqMessage, ex=request.ex)
-    group = await group_members.check_join(user_id, request.groupID)
+    group = await group_members.check_join(user_id, request.groupID, request.joinSource)
     await group_members.do_join(
         operator, group, user_id, join_source=request.joinSource, req_msg=request.reqMessage, ex=request.ex
     )

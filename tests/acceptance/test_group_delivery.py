@@ -166,7 +166,7 @@ async def test_every_notification_names_all_that_clients_read_unseen(people: Gro
 
     await do(owner, "set_group_info_ex", introduction="x", groupName="new", notification="read")
     await do(member, "invite_user_to_group", invitedUserIDs=[guest])
-    await do(visitor, "join_group", inviterUserID=visitor)
+    await do(visitor, "join_group", joinSource=3)
     await do(owner, "mute_group_member", userID=guest, mutedSeconds=60)
     await do(owner, "cancel_mute_group_member", userID=guest)
     await do(owner, "mute_group")
@@ -264,7 +264,7 @@ async def test_an_application_is_told_to_owner_admins_and_applicant(people: Grou
     def seen(name: str, content_type: int) -> list[MsgData]:
         return [msg for msgs in sockets[name].msgs.values() for msg in msgs if msg.contentType == content_type]
 
-    await people.call(user, "join_group", groupID=group_id, inviterUserID=user, reqMessage="please")
+    await people.call(user, "join_group", groupID=group_id, joinSource=3, reqMessage="please")
     for name in (owner, admin, user):
         await sockets[name].until(lambda name=name: seen(name, 1503))
         tips = tips_of(seen(name, 1503)[0])

@@ -92,6 +92,17 @@ async def test_who_joins_an_open_group_is_a_member_at_once(people: GroupApi, sta
     assert await people.code(user, "join_group", **{**body, "groupID": "none"}) == 1004
 
 
+async def test_who_joins_says_how_the_group_was_found(people: GroupApi) -> None:
+    owner, user = await people.users(2)
+    group_id = await people.create(owner)
+
+    for source in (None, 0, 1, 5, -1):
+        assert await people.code(user, "join_group", groupID=group_id, joinSource=source) == 1001
+
+    for source in (2, 3, 4):
+        assert await people.code(user, "join_group", groupID=group_id, joinSource=source) == 0
+
+
 async def test_who_joins_a_closed_group_applies_and_is_let_in(people: GroupApi) -> None:
     owner, admin, user, stranger = await people.users(4)
     group_id = await people.create(owner, stranger, admins=(admin,), needVerification=0)
@@ -144,7 +155,7 @@ async def test_applications_are_listed_for_the_groups_that_are_named(people: Gro
 async def test_who_is_refused_stays_out_and_may_apply_again(people: GroupApi) -> None:
     owner, user = await people.users(2)
     group_id = await people.create(owner)
-    application = {"groupID": group_id, "inviterUserID": user}
+    application = {"groupID": group_id, "inviterUserID": user, "joinSource": 4}
     answer = {"groupID": group_id, "fromUserID": user, "handleResult": -1}
 
     await people.call(user, "join_group", **application)
@@ -244,7 +255,7 @@ async def test_a_dismissed_group_stays_to_look_at_and_takes_nothing(people: Grou
     info = await people.info(group_id)
     assert (info["status"], info["memberCount"]) == (2, 0)
     assert await people.code(owner, "dismiss_group", groupID=group_id) == 1204
-    assert await people.code(user, "join_group", groupID=group_id, inviterUserID=user) == 1204
+    assert await people.code(user, "join_group", groupID=group_id, joinSource=3) == 1204
     assert await people.code(None, "invite_user_to_group", groupID=group_id, invitedUserIDs=[user]) == 1204
     assert await people.code(None, "cancel_mute_group", groupID=group_id) == 1204
     assert await people.code(None, "set_group_info_ex", groupID=group_id, groupName="back") == 1204
@@ -513,5 +524,5 @@ async def test_leaving_caps_the_conversation_and_coming_back_lifts_the_cap(peopl
     await people.call(member, "quit_group", groupID=group_id, userID=member)
 
     assert (cap() or 0) >= 1
-    await people.call(member, "join_group", groupID=group_id, inviterUserID=member)
+    await people.call(member, "join_group", groupID=group_id, joinSource=3)
     assert cap() == 0

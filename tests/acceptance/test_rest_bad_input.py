@@ -242,6 +242,7 @@ BAD_VALUES: dict[str, Changes] = {
     ],
     "group/join_group": [
         ({"groupID": "none"}, 1004),
+        *(({"joinSource": value}, 1001) for value in (0, 1, 5)),
         ({"reqMessage": "x" * 1001}, 1001),
         ({"ex": "x" * 4001}, 1001),
     ],
