@@ -210,10 +210,10 @@ async def do_transfer(operator: Operator, old: Document, new: Document) -> None:
 
 async def check_set_member_info(operator: Operator, members: list[SetGroupMemberInfo]) -> None:
     """Everybody sets their own name, face and extra; owner, and admins for ordinary members, also others'. Roles are the
-    owner's to give. App admins may do all of it.
+    owner's to give; an admin may lay down its own. App admins may do all of it.
 
     Raises:
-        ArgsError, RecordNotFound, GroupDismissed, NoPermission
+        ArgsError (also who is no member), RecordNotFound (no such group), GroupDismissed, NoPermission
     """
     if not members or len(members) > MOST_MEMBERS_PER_REQUEST:
         raise ArgsError(f"members must be 1 to {MOST_MEMBERS_PER_REQUEST}")
@@ -224,23 +224,24 @@ async def check_set_member_info(operator: Operator, members: list[SetGroupMember
     for member in members:
         check_texts(_changes_of(member))
         rows = await group_store().find_members(member.groupID, [member.userID, operator.user_id])
-        if member.userID not in rows:
-            raise RecordNotFound(f"{member.userID} is not in group {member.groupID}")
         setter = RoleLevel.OWNER if operator.is_admin else rows.get(operator.user_id, {}).get("role_level", 0)
+        if not setter:
+            raise NoPermission(f"only members of group {member.groupID} may do this")
+        if member.userID not in rows:
+            raise ArgsError(f"{member.userID} is not in group {member.groupID}")
         _check_may_set(operator, setter, member, rows[member.userID])
 
 
 def _check_may_set(operator: Operator, setter: int, member: SetGroupMemberInfo, row: Document) -> None:
-    if not setter:
-        raise NoPermission(f"only members of group {member.groupID} may do this")
-    if member.HasField("roleLevel"):
-        if member.roleLevel.value not in (RoleLevel.ADMIN, RoleLevel.MEMBER):
-            raise ArgsError("roleLevel must be 60 or 20; an owner is made by a transfer")
-        if row["role_level"] == RoleLevel.OWNER:
-            raise NoPermission("the owner's role changes by a transfer only")
-        if setter != RoleLevel.OWNER:
-            raise NoPermission("roles are the owner's to give")
     is_own = member.userID == operator.user_id
+    if member.HasField("roleLevel"):
+        role = member.roleLevel.value
+        if RoleLevel.OWNER in (role, row["role_level"]):
+            raise NoPermission("the owner's role changes by a transfer only")
+        if role not in (RoleLevel.ADMIN, RoleLevel.MEMBER):
+            raise ArgsError("roleLevel must be 60 or 20")
+        if setter != RoleLevel.OWNER and not (is_own and role <= row["role_level"]):
+            raise NoPermission("roles are the owner's to give")
     if not is_own and setter != RoleLevel.OWNER and (setter == RoleLevel.MEMBER or row["role_level"] in MANAGERS):
         raise NoPermission("this takes a higher role")
 

@@ -324,8 +324,8 @@ async def test_the_information_of_a_group_is_set_field_by_field(people: GroupApi
 
 
 async def test_members_set_their_own_names_and_roles_are_the_owners_to_give(people: GroupApi) -> None:
-    owner, admin, member, other = await people.users(4)
-    group_id = await people.create(owner, member, other, admins=(admin,))
+    owner, admin, second, member, other, stranger = await people.users(6)
+    group_id = await people.create(owner, member, other, admins=(admin, second))
 
     async def code(by: str | None, user_id: str, **changes: Any) -> int:
         change = {"groupID": group_id, "userID": user_id, **changes}
@@ -338,11 +338,17 @@ async def test_members_set_their_own_names_and_roles_are_the_owners_to_give(peop
     assert await code(admin, other, roleLevel=60) == 1002
     assert await code(member, member, roleLevel=60) == 1002
     assert await code(owner, owner, roleLevel=20) == 1002
-    assert await code(owner, other, roleLevel=100) == 1001
-    assert await code(owner, "nobody_at_all", nickname="x") == 1004
+    for by in (owner, None):
+        assert await code(by, other, roleLevel=100) == 1002
+        assert await code(by, other, roleLevel=30) == 1001
+        assert await code(by, stranger, nickname="x") == 1001
+    assert await code(stranger, other, nickname="x") == 1002
+    assert await code(stranger, stranger, nickname="x") == 1002
     assert await code(owner, other, roleLevel=60) == 0
     assert await code(None, admin, roleLevel=20) == 0
-    assert await people.roles(group_id) == {owner: 100, other: 60, admin: 20, member: 20}
+    assert await code(admin, admin, roleLevel=60) == 1002
+    assert await code(second, second, roleLevel=20) == 0
+    assert await people.roles(group_id) == {owner: 100, other: 60, admin: 20, second: 20, member: 20}
     row = await people.member(group_id, member)
     assert row is not None
     assert (row["nickname"], row["ex"], row["faceURL"]) == ("me", "x", "")

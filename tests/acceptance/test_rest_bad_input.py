@@ -269,8 +269,9 @@ BAD_VALUES: dict[str, Changes] = {
     "group/set_group_member_info": [
         ({"members": []}, 1001),
         (row_of({"nickname": "x" * 256}), 1001),
-        (row_of({"nickname": "n", "roleLevel": 100}), 1001),
-        (row_of({"nickname": "n", "userID": "@eve"}), 1004),
+        (row_of({"nickname": "n", "roleLevel": 100}), 1002),
+        (row_of({"nickname": "n", "roleLevel": 30}), 1001),
+        (row_of({"nickname": "n", "userID": "@eve"}), 1001),
         (row_of({"nickname": "n", "groupID": "none"}), 1004),
     ],
     "group/kick_group": [
