@@ -292,10 +292,10 @@ async def get_group_application_unhandled_count(call: Call) -> Answer:
 
 @route(Who.ANY)
 async def get_specified_user_group_request_info(call: Call) -> Answer:
-    """``groupRequests``: a user's application to a group, or none."""
+    """``groupRequests``: a user's application to a group, or none, and ``total``."""
     request = call.parse(group_pb2.QuitGroupReq)
     found = await group_applications.get_of_user(_operator(call), request.groupID, request.userID)
-    return {"groupRequests": [to_json(item) for item in found]}
+    return {"total": len(found), "groupRequests": [to_json(item) for item in found]}
 
 
 @route(Who.ANY)

@@ -128,7 +128,10 @@ async def test_who_joins_a_closed_group_applies_and_is_let_in(people: GroupApi) 
     assert (request["handleResult"], request["handleMsg"], request["handleUserID"]) == (1, "welcome", admin)
     assert (await people.call(owner, "get_group_application_unhandled_count", userID=owner, time=0))["count"] == 0
     one = {"groupID": group_id, "userID": user}
-    assert (await people.call(user, "get_specified_user_group_request_info", **one))["groupRequests"] == [request]
+    found = await people.call(user, "get_specified_user_group_request_info", **one)
+    assert found == {"total": 1, "groupRequests": [request]}
+    none = await people.call(owner, "get_specified_user_group_request_info", groupID=group_id, userID=stranger)
+    assert none == {"total": 0, "groupRequests": []}
 
 
 async def test_applications_are_listed_for_the_groups_that_are_named(people: GroupApi) -> None:
