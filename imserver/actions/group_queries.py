@@ -103,8 +103,8 @@ async def get_abstracts(group_ids: list[str]) -> list[group_pb2.GroupAbstractInf
     Raises:
         ArgsError, RecordNotFound: one of them does not exist.
     """
-    if not group_ids or len(group_ids) > MOST_GROUPS_PER_SYNC or len(set(group_ids)) != len(group_ids):
-        raise ArgsError(f"groupIDs must be 1 to {MOST_GROUPS_PER_SYNC} different ids")
+    if not group_ids or len(group_ids) > MOST_PER_REQUEST or len(set(group_ids)) != len(group_ids):
+        raise ArgsError(f"groupIDs must be 1 to {MOST_PER_REQUEST} different ids")
     missing = set(group_ids) - {group["group_id"] for group in await group_store().find(group_ids)}
     if missing:
         raise RecordNotFound(f"groups do not exist: {', '.join(sorted(missing)[:10])}")
