@@ -12,15 +12,23 @@ from django.views.decorators.csrf import csrf_exempt
 from imserver.errors import NotSupported
 from imserver.rest.decorators import CORS_HEADERS, Answer, Call, View, Who, refuse, route
 
-#: Route -> what to do instead.
+#: Route for app admins -> what to do instead.
 ROUTES = {
     "config/get_config_list": "settings are environment variables; manage.py checkconfig lists them",
     "config/get_config": "settings are environment variables; manage.py checkconfig lists them",
     "config/set_config": "settings are environment variables, read at the start",
+    "config/set_configs": "settings are environment variables, read at the start",
     "config/reset_config": "settings are environment variables, read at the start",
     "config/set_enable_config_manager": "settings are environment variables, read at the start",
     "config/get_enable_config_manager": "settings are environment variables, read at the start",
     "restart": "restart the processes with what started them",
+}
+#: The same for anybody with a token.
+USER_ROUTES = {
+    "msg/get_stream_msg": "there are no stream messages; send the whole text",
+    "msg/append_stream_msg": "there are no stream messages; send the whole text",
+    "conversation/get_conversation_offline_push_user_ids": "who gets offline pushes is decided by the push stage",
+    "user/unsubscribe_users_status": "/user/subscribe_users_status with genre 2 does it",
 }
 #: The same for GET, which asks for no headers.
 GET_ROUTES = {
@@ -45,12 +53,13 @@ GET_ROUTES = {
 
 
 def patterns() -> list[URLPattern]:
-    posted = [path(name, _refusing(hint)) for name, hint in ROUTES.items()]
+    posted = [path(name, _refusing(Who.ADMIN, hint)) for name, hint in ROUTES.items()]
+    posted += [path(name, _refusing(Who.ANY, hint)) for name, hint in USER_ROUTES.items()]
     return [*posted, *(path(name, _refusing_get(hint)) for name, hint in GET_ROUTES.items())]
 
 
-def _refusing(hint: str) -> View:
-    @route(Who.ADMIN)
+def _refusing(who: Who, hint: str) -> View:
+    @route(who)
     async def unsupported(_call: Call) -> Answer:
         raise NotSupported(hint)
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 
 async def test_an_admin_is_told_what_to_do_instead(api: Api) -> None:
-    for route, hint in unsupported.ROUTES.items():
+    for route, hint in {**unsupported.ROUTES, **unsupported.USER_ROUTES}.items():
         envelope = await api.post(f"/{route}", {})
 
         assert envelope == {"errCode": 90102, "errMsg": "NotSupportedError", "errDlt": hint}
@@ -26,8 +26,9 @@ async def test_others_are_refused_as_the_original_refuses_them(api: Api, names: 
     await api.register(user_id)
     token = await api.token(user_id)
 
-    for route in unsupported.ROUTES:
-        assert (await api.post(f"/{route}", {}, token=token))["errCode"] == 1002
+    codes = {**dict.fromkeys(unsupported.ROUTES, 1002), **dict.fromkeys(unsupported.USER_ROUTES, 90102)}
+    for route, code in codes.items():
+        assert (await api.post(f"/{route}", {}, token=token))["errCode"] == code
         assert (await api.post(f"/{route}", {}, token=""))["errCode"] == 1001
         assert (await api.post(f"/{route}", {}, token="abc"))["errCode"] == 1503
 

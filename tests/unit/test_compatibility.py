@@ -22,7 +22,7 @@ OPENIM: dict[str, str] = {
         get_subscribe_users_status process_user_command_add process_user_command_delete process_user_command_update
         process_user_command_get process_user_command_get_all add_notification_account update_notification_account
         search_notification_account get_user_client_config set_user_client_config del_user_client_config
-        page_user_client_config""",
+        page_user_client_config unsubscribe_users_status""",
     "/friend": """delete_friend get_friend_apply_list get_designated_friend_apply get_self_friend_apply_list get_friend_list
         get_designated_friends add_friend add_friend_response set_friend_remark add_black get_black_list get_specified_blacks
         remove_black get_incremental_blacks import_friend is_friend get_friend_id get_specified_friends_info update_friends
@@ -40,20 +40,21 @@ OPENIM: dict[str, str] = {
     "/msg": """newest_seq search_msg send_msg send_business_notification pull_msg_by_seq revoke_msg mark_msgs_as_read
         mark_conversation_as_read get_conversations_has_read_and_max_seq set_conversation_has_read_seq clear_conversation_msg
         user_clear_all_msg delete_msgs delete_msg_phsical_by_seq delete_msg_physical batch_send_msg send_simple_msg
-        check_msg_is_send_success get_server_time""",
+        check_msg_is_send_success get_server_time get_stream_msg append_stream_msg""",
     "/conversation": """get_sorted_conversation_list get_all_conversations get_conversation get_conversations set_conversations
         get_full_conversation_ids get_incremental_conversations get_owner_conversation get_not_notify_conversation_ids
-        get_pinned_conversation_ids delete_conversations update_conversations_by_user""",
+        get_pinned_conversation_ids delete_conversations update_conversations_by_user
+        get_conversation_offline_push_user_ids""",
     "/statistics": "user/register user/active group/create group/active",
     "/jssdk": "get_conversations get_active_conversations",
-    "/config": """get_config_list get_config set_config reset_config set_enable_config_manager
+    "/config": """get_config_list get_config set_config set_configs reset_config set_enable_config_manager
         get_enable_config_manager""",
     "": "restart",
 }
 ROUTES = {f"{prefix}/{name}" for prefix, names in OPENIM.items() for name in names.split()}
 
 BUILT = {f"/{route.pattern}" for route in API}
-REFUSED = {f"/{name}" for name in (*unsupported.ROUTES, *unsupported.GET_ROUTES)}
+REFUSED = {f"/{name}" for name in (*unsupported.ROUTES, *unsupported.USER_ROUTES, *unsupported.GET_ROUTES)}
 
 
 def read_rows(page: str, head: str) -> dict[str, str]:
