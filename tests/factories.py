@@ -29,8 +29,8 @@ from tasks.transfer import Transfer
 
 _numbers = itertools.count(1)
 
-#: Registered ids: letters, digits, underscores (schema.md, section 2).
-user_ids = st.text("abzAZ019_", min_size=1, max_size=12)
+#: Registered ids: letters and digits of any script, underscores.
+user_ids = st.text("abzAZ019_ü户٣", min_size=1, max_size=12)
 int32 = st.integers(-(1 << 31), (1 << 31) - 1)
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
 #: Any text that protobuf takes, with a liking for what breaks stores: NUL, dots, dollars, newlines.

@@ -7,7 +7,7 @@ import secrets
 
 from imserver.actions.groups import MAX_CHARS, Operator
 from imserver.actions.user_infos import do_update
-from imserver.actions.users import MAX_NICKNAME_CHARS, USER_ID
+from imserver.actions.users import MAX_NICKNAME_CHARS, check_user_id
 from imserver.actions.words import check_word
 from imserver.constants import AppManagerLevel
 from imserver.errors import ArgsError, RecordNotFound
@@ -22,8 +22,8 @@ async def check_add(request: user_pb2.addNotificationAccountReq) -> Document:
     """The new row; without a given id under one of ours. Raises ArgsError."""
     if request.appMangerLevel not in LEVELS:
         raise ArgsError("appMangerLevel must be 3 (notification account) or 4 (robot)")
-    if request.userID and not USER_ID.fullmatch(request.userID):
-        raise ArgsError("userID must be 1 to 64 letters, digits or underscores")
+    if request.userID:
+        check_user_id(request.userID)
     if not request.nickName:
         raise ArgsError("nickName is empty")
     _check_texts(request.nickName, request.faceURL)

@@ -11,11 +11,17 @@ from imserver.protocol.gen.sdkws_pb2 import UserInfo
 from imserver.storage.clients import Document, get_async_mongo
 from imserver.storage.users import Users, new_user
 
-USER_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
+MAX_USER_ID_CHARS = 64
 MAX_NICKNAME_CHARS = 255
 #: As long as an update may make them.
 MAX_FACE_URL_CHARS, MAX_EX_CHARS = 1024, 4000
 MOST_USERS_PER_REQUEST = 1000
+
+
+def check_user_id(user_id: str) -> None:
+    """Raises ArgsError."""
+    if not 1 <= len(user_id) <= MAX_USER_ID_CHARS or not all(item == "_" or item.isalnum() for item in user_id):
+        raise ArgsError(f"userID must be 1 to {MAX_USER_ID_CHARS} letters, digits or underscores")
 
 
 async def check_register(users: list[UserInfo]) -> None:
@@ -28,8 +34,7 @@ async def check_register(users: list[UserInfo]) -> None:
     if len(set(ids)) != len(ids):
         raise ArgsError("a userID stands twice in the request")
     for user in users:
-        if not USER_ID.fullmatch(user.userID):
-            raise ArgsError("userID must be 1 to 64 letters, digits or underscores")
+        check_user_id(user.userID)
         if not user.nickname or len(user.nickname) > MAX_NICKNAME_CHARS:
             raise ArgsError(f"nickname must be 1 to {MAX_NICKNAME_CHARS} characters")
         if len(user.faceURL) > MAX_FACE_URL_CHARS or len(user.ex) > MAX_EX_CHARS:

@@ -200,6 +200,7 @@ BAD_REQUESTS: list[tuple[str, Json, int]] = [
     ("user/add_notification_account", {"nickName": "x"}, 1001),
     ("user/add_notification_account", {"nickName": "x", "appMangerLevel": 2}, 1001),
     ("user/add_notification_account", {"nickName": "", "appMangerLevel": 3}, 1001),
+    ("user/add_notification_account", {"userID": "no.dots", "nickName": "x", "appMangerLevel": 3}, 1001),
     ("user/add_notification_account", {"userID": "no spaces", "nickName": "x", "appMangerLevel": 3}, 1001),
     ("user/add_notification_account", {"userID": "@a", "nickName": "x", "appMangerLevel": 3}, 1001),
     ("user/update_notification_account", {"userID": "@a", "nickName": "x"}, 1004),

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.client import Api
+from imserver.protocol.conversations import single_conversation_id
+from tests.client import Api, Connect, text_of
 from tests.stack import Stack
 
 pytestmark = pytest.mark.acceptance
@@ -62,7 +63,9 @@ async def test_what_the_server_sets_cannot_be_registered(api: Api, names: Iterat
 async def test_a_user_id_of_other_than_letters_digits_and_underscores_is_refused(
     api: Api, names: Iterator[str]
 ) -> None:
-    bad = ["", " ", "a b", "a-b", "a.b", "ü", "a\n", "用户", "a\u0000", "x" * (LONGEST_ID + 1), "a/b", "$ne"]
+    bad = ["", " ", "a b", "a-b", "a.b", "a\n", "a\u0000", "x" * (LONGEST_ID + 1), "ü" * (LONGEST_ID + 1), "a/b", "$ne"]
+    # An emoji, an accent of its own, a joiner that nobody sees.
+    bad += ["🙂", "e\u0301", "a\u200db"]
     beside = next(names)
 
     codes = {user_id: await register(api, user(beside), user(user_id)) for user_id in bad}
@@ -73,10 +76,31 @@ async def test_a_user_id_of_other_than_letters_digits_and_underscores_is_refused
 
 async def test_every_allowed_character_and_the_longest_id_are_taken(api: Api, names: Iterator[str]) -> None:
     ids = [f"{next(names)}_A_z_09", f"_{next(names)}", next(names).ljust(LONGEST_ID, "x"), next(names).upper()]
+    ids += [f"用户_{next(names)}", next(names).ljust(LONGEST_ID, "ü"), f"{next(names)}_٣"]
 
     assert await register(api, *map(user, ids)) == 0
 
     assert [item["userID"] for item in await infos(api, *ids)] == ids
+
+
+async def test_users_with_ids_of_any_script_are_friends_and_chat(
+    api: Api, connect: Connect, names: Iterator[str]
+) -> None:
+    alice, bob = f"Ünal_{next(names)}", f"用户{next(names)}".ljust(LONGEST_ID, "户")
+    await api.register(alice, bob)
+    clients = [await connect(user_id) for user_id in (alice, bob)]
+
+    await api.call("/friend/import_friend", {"ownerUserID": alice, "friendUserIDs": [bob]})
+    await clients[0].send_text(bob, "hello")
+    await clients[1].until(lambda: any(msg.contentType == 101 for msg in clients[1].chat_with(alice)))
+    await clients[1].send_text(alice, "hello, too")
+    await clients[0].until(lambda: len([msg for msg in clients[0].chat_with(bob) if msg.contentType == 101]) == 2)
+
+    late = await connect(bob, platform_id=2)
+    chat = single_conversation_id(alice, bob)
+    assert (await late.max_seqs())[chat] == 3
+    assert [text_of(msg) for msg in await late.pull(chat, 2, 3)] == ["hello", "hello, too"]
+    assert (await api.call("/friend/get_friend_id", {"userID": alice}))["friendIDs"] == [bob]
 
 
 async def test_user_ids_differ_by_case(api: Api, names: Iterator[str]) -> None:
