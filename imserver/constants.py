@@ -204,6 +204,8 @@ AT_ALL = "AtAllTag"
 
 
 class AppManagerLevel(IntEnum):
+    """What a user is taken for. An app admin's rights come from ADMIN_USER_IDS alone."""
+
     ORDINARY = 1
     ADMIN = 2
     NOTIFICATION = 3

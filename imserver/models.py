@@ -18,7 +18,7 @@ class User(models.Model):
     face_url = models.CharField("avatar", max_length=1024, blank=True, default="")
     ex = models.TextField("extra", blank=True, default="")
     create_time = models.BigIntegerField("created (ms)", default=0)
-    app_manger_level = models.IntegerField("level", default=1)
+    app_manger_level = models.IntegerField("level", default=0)
     global_recv_msg_opt = models.IntegerField("receive option", default=0)
 
     class Meta:

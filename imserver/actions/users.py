@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from imserver.actions.words import check_word
-from imserver.constants import AppManagerLevel
+from imserver.constants import AppManagerLevel, RecvMsgOpt
 from imserver.errors import ArgsError, RecordNotFound, RegisteredAlready
 from imserver.protocol.gen.sdkws_pb2 import UserInfo
 from imserver.storage.clients import Document, get_async_mongo
@@ -39,6 +39,10 @@ async def check_register(users: list[UserInfo]) -> None:
             raise ArgsError(f"nickname must be 1 to {MAX_NICKNAME_CHARS} characters")
         if len(user.faceURL) > MAX_FACE_URL_CHARS or len(user.ex) > MAX_EX_CHARS:
             raise ArgsError(f"faceURL is at most {MAX_FACE_URL_CHARS} characters, ex at most {MAX_EX_CHARS}")
+        if user.appMangerLevel and user.appMangerLevel not in set(AppManagerLevel):
+            raise ArgsError(f"appMangerLevel must be 0 to {max(AppManagerLevel)}")
+        if user.globalRecvMsgOpt not in set(RecvMsgOpt):
+            raise ArgsError("globalRecvMsgOpt must be 0, 1 or 2")
     existing = await Users(get_async_mongo()).find_existing(ids)
     if existing:
         raise RegisteredAlready(f"registered already: {', '.join(existing[:10])}")
@@ -46,7 +50,17 @@ async def check_register(users: list[UserInfo]) -> None:
 
 async def do_register(users: list[UserInfo]) -> None:
     """Raises RegisteredAlready when another request was quicker."""
-    documents = [new_user(user.userID, user.nickname, user.faceURL, user.ex) for user in users]
+    documents = [
+        new_user(
+            user.userID,
+            user.nickname,
+            user.faceURL,
+            user.ex,
+            level=user.appMangerLevel,
+            receive_option=user.globalRecvMsgOpt,
+        )
+        for user in users
+    ]
     await Users(get_async_mongo()).add(documents)
 
 

@@ -9,7 +9,6 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from imserver.clock import now_ms
-from imserver.constants import AppManagerLevel
 from imserver.errors import RegisteredAlready
 from imserver.storage.clients import Document
 
@@ -17,16 +16,17 @@ COLLECTION = "user"
 
 
 def new_user(
-    user_id: str, nickname: str, face_url: str = "", ex: str = "", level: int = AppManagerLevel.ORDINARY
+    user_id: str, nickname: str, face_url: str = "", ex: str = "", level: int = 0, receive_option: int = 0
 ) -> Document:
+    """A level of 0 is none, and as good as AppManagerLevel.ORDINARY."""
     return {
         "user_id": user_id,
         "nickname": nickname,
         "face_url": face_url,
         "ex": ex,
         "create_time": now_ms(),
-        "app_manger_level": level,
-        "global_recv_msg_opt": 0,
+        "app_manger_level": int(level),
+        "global_recv_msg_opt": receive_option,
     }
 
 

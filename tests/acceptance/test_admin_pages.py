@@ -210,7 +210,7 @@ async def test_users_are_listed_with_what_an_operator_asks_for(site: Site, api: 
     page = site.page(USERS, q=alice)
 
     (row,) = rows(page)
-    assert (row["user_id"], row["nickname"], row["app_manger_level"]) == (alice, MARKUP, "1")
+    assert (row["user_id"], row["nickname"], row["app_manger_level"]) == (alice, MARKUP, "0")
     assert abs(shown_seconds(row["created"]) - time.time()) < SLACK_SECONDS
     assert MARKUP not in page
 

@@ -461,7 +461,7 @@ async def test_a_changed_name_is_told_to_the_user_and_to_those_who_have_it_as_a_
     await api.call("/user/update_user_info_ex", body, token=token)
 
     (info,) = (await api.call("/user/get_users_info", {"userIDs": [alice]}))["usersInfo"]
-    assert (info["nickname"], info["appMangerLevel"]) == ("Ålice", 1)
+    assert (info["nickname"], info["appMangerLevel"]) == ("Ålice", 0)
     await clients[alice].until(lambda: notices(clients[alice], 1303))
     await clients[bob].until(lambda: notices(clients[bob], 1209))
     assert notices(clients[bob], 1209) == [{"userID": alice}]

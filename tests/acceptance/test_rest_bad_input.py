@@ -80,6 +80,8 @@ BAD_VALUES: dict[str, Changes] = {
         ({"users": [{"userID": "a b", "nickname": "n"}]}, 1001),
         ({"users": [{"userID": "@new", "nickname": "n", "ex": "x" * 4001}]}, 1001),
         ({"users": [{"userID": "@new", "nickname": "n", "faceURL": "x" * 1025}]}, 1001),
+        ({"users": [{"userID": "@new", "nickname": "n", "appMangerLevel": 5}]}, 1001),
+        ({"users": [{"userID": "@new", "nickname": "n", "globalRecvMsgOpt": 3}]}, 1001),
         ({"users": [{"userID": "@new", "nickname": "n"}] * 2}, 1001),
         ({"users": [{"userID": "@new", "nickname": "n"}, {"userID": "@me", "nickname": "n"}]}, 1102),
     ],

@@ -361,7 +361,7 @@ async def test_zero_values_are_present_and_64_bit_numbers_are_numbers(api: Api, 
         "nickname": alice,
         "faceURL": "",
         "ex": "",
-        "appMangerLevel": 1,
+        "appMangerLevel": 0,
         "globalRecvMsgOpt": 0,
     }
     seqs = await api.call("/msg/get_conversations_has_read_and_max_seq", {"userID": alice})

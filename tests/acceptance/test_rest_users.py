@@ -50,14 +50,36 @@ async def test_registered_users_are_found_as_they_were_registered(api: Api, name
     ]
 
 
-async def test_what_the_server_sets_cannot_be_registered(api: Api, names: Iterator[str]) -> None:
-    alice = next(names)
+async def test_level_and_receive_option_are_as_registered_and_the_time_is_the_servers(
+    api: Api, names: Iterator[str]
+) -> None:
+    plain, other = next(names), next(names)
+    by_level = {level: next(names) for level in range(5)}
 
-    await register(api, user(alice, appMangerLevel=2, globalRecvMsgOpt=2, createTime=5))
+    assert await register(api, user(plain)) == 0
+    for level, user_id in by_level.items():
+        assert await register(api, user(user_id, appMangerLevel=level, globalRecvMsgOpt=2, createTime=5)) == 0
+    for field, value in (("appMangerLevel", 5), ("appMangerLevel", -1), ("globalRecvMsgOpt", 3)):
+        assert await register(api, {**user(other), field: value}) == 1001
 
-    (found,) = await infos(api, alice)
-    assert (found["appMangerLevel"], found["globalRecvMsgOpt"]) == (1, 0)
-    assert found["createTime"] > 5
+    found = await infos(api, *by_level.values(), plain, other)
+    assert [(item["appMangerLevel"], item["globalRecvMsgOpt"]) for item in found] == [
+        *((level, 2) for level in by_level),
+        (0, 0),
+    ]
+    assert all(item["createTime"] > 5 for item in found)
+
+
+async def test_a_level_makes_nobody_an_app_admin(api: Api, names: Iterator[str]) -> None:
+    alice, other = next(names), next(names)
+    await register(api, user(alice, appMangerLevel=2))
+    token = await api.token(alice)
+
+    envelope = await api.post("/user/user_register", {"users": [user(other)]}, token=token)
+
+    assert envelope["errCode"] == 1002
+    assert (await api.post("/auth/get_admin_token", {"secret": "openIM123", "userID": alice}))["errCode"] == 1001
+    assert (await api.post("/auth/get_user_token", {"userID": alice, "platformID": 10}))["errCode"] == 1002
 
 
 async def test_a_user_id_of_other_than_letters_digits_and_underscores_is_refused(

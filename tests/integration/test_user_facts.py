@@ -53,7 +53,7 @@ async def test_facts_are_loaded_once(facts: UserFactsCache, database: Database[D
 
     first = await get(facts)
 
-    assert (first.level, first.receive_option, first.receive_options) == (1, 0, {})
+    assert (first.level, first.receive_option, first.receive_options) == (0, 0, {})
     assert first.blocked == {"b"}
     database["user"].delete_many({})
     assert await get(facts) is first
