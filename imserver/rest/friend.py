@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from imserver.actions import blacks, friend_applications, friend_queries, friends
-from imserver.actions.groups import Operator
 from imserver.errors import NoPermission
 from imserver.protocol.gen import relation_pb2
 from imserver.rest.decorators import Answer, Call, Who, route
 
 
-def _operator(call: Call) -> Operator:
-    return Operator(call.user_id, call.is_admin, call.operation_id)
-
-
 def _check_one_of(call: Call, *user_ids: str) -> None:
     """The token's user is one of them, or an admin. Raises NoPermission."""
-    if not call.is_admin and _operator(call).user_id not in user_ids:
+    if not call.is_admin and call.operator.user_id not in user_ids:
         raise NoPermission("only one of the two users or an admin may do this")
 
 
@@ -24,7 +19,7 @@ def _check_one_of(call: Call, *user_ids: str) -> None:
 
 @route(Who.ANY)
 async def add_friend(call: Call) -> Answer:
-    request, operator = call.parse(relation_pb2.applyToAddFriendReq), _operator(call)
+    request, operator = call.parse(relation_pb2.applyToAddFriendReq), call.operator
     call.check_self(request.fromUserID)
     await friend_applications.check_apply(operator, request)
     await friend_applications.do_apply(operator, request)
@@ -36,7 +31,7 @@ async def add_friend_response(call: Call) -> Answer:
     request = call.parse(relation_pb2.respondFriendApplyReq)
     call.check_self(request.toUserID)
     await friend_applications.check_answer(request)
-    await friend_applications.do_answer(_operator(call), request)
+    await friend_applications.do_answer(call.operator, request)
     return None
 
 
@@ -78,7 +73,7 @@ async def import_friend(call: Call) -> Answer:
     request = call.parse(relation_pb2.importFriendReq)
     user_ids = list(request.friendUserIDs)
     await friends.check_import(request.ownerUserID, user_ids)
-    await friends.do_import(_operator(call), request.ownerUserID, user_ids)
+    await friends.do_import(call.operator, request.ownerUserID, user_ids)
     return None
 
 
@@ -87,7 +82,7 @@ async def delete_friend(call: Call) -> Answer:
     request = call.parse(relation_pb2.deleteFriendReq)
     call.check_self(request.ownerUserID)
     await friends.check_are_friends(request.ownerUserID, [request.friendUserID])
-    await friends.do_delete(_operator(call), request.ownerUserID, request.friendUserID)
+    await friends.do_delete(call.operator, request.ownerUserID, request.friendUserID)
     return None
 
 
@@ -96,7 +91,7 @@ async def update_friends(call: Call) -> Answer:
     request = call.parse(relation_pb2.updateFriendsReq)
     call.check_self(request.ownerUserID)
     changes = await friends.check_update(request)
-    await friends.do_update(_operator(call), request.ownerUserID, list(request.friendUserIDs), changes)
+    await friends.do_update(call.operator, request.ownerUserID, list(request.friendUserIDs), changes)
     return None
 
 
@@ -105,7 +100,7 @@ async def set_friend_remark(call: Call) -> Answer:
     request = call.parse(relation_pb2.setFriendRemarkReq)
     call.check_self(request.ownerUserID)
     await friends.check_set_remark(request.ownerUserID, request.friendUserID, request.remark)
-    await friends.do_set_remark(_operator(call), request.ownerUserID, request.friendUserID, request.remark)
+    await friends.do_set_remark(call.operator, request.ownerUserID, request.friendUserID, request.remark)
     return None
 
 
@@ -170,7 +165,7 @@ async def add_black(call: Call) -> Answer:
     request = call.parse(relation_pb2.addBlackReq)
     call.check_self(request.ownerUserID)
     await blacks.check_add(request)
-    await blacks.do_add(_operator(call), request)
+    await blacks.do_add(call.operator, request)
     return None
 
 
@@ -179,7 +174,7 @@ async def remove_black(call: Call) -> Answer:
     request = call.parse(relation_pb2.removeBlackReq)
     call.check_self(request.ownerUserID)
     await blacks.check_remove(request)
-    await blacks.do_remove(_operator(call), request)
+    await blacks.do_remove(call.operator, request)
     return None
 
 

@@ -9,16 +9,11 @@ from django.views.decorators.csrf import csrf_exempt
 
 from imserver.actions import objects
 from imserver.actions.failures import as_im_error
-from imserver.actions.groups import Operator
 from imserver.errors import ArgsError, InternalError, RecordNotFound
 from imserver.protocol.gen import third_pb2
 from imserver.rest.decorators import CORS_HEADERS, Answer, Call, Who, get_api_url, route, unknown_route
 
 logger = logging.getLogger(__name__)
-
-
-def _operator(call: Call) -> Operator:
-    return Operator(call.user_id, call.is_admin, call.operation_id)
 
 
 @route(Who.ANY)
@@ -35,20 +30,20 @@ async def part_size(call: Call) -> Answer:
 @route(Who.ANY)
 async def initiate_multipart_upload(call: Call) -> Answer:
     request = call.parse(third_pb2.InitiateMultipartUploadReq)
-    return await objects.initiate(_operator(call), request, call.api_url)
+    return await objects.initiate(call.operator, request, call.api_url)
 
 
 @route(Who.ANY)
 async def auth_sign(call: Call) -> Answer:
     request = call.parse(third_pb2.AuthSignReq)
-    parts = await objects.auth_sign(_operator(call), request.uploadID, list(request.partNumbers), call.api_url)
+    parts = await objects.auth_sign(call.operator, request.uploadID, list(request.partNumbers), call.api_url)
     return third_pb2.AuthSignResp(parts=parts)
 
 
 @route(Who.ANY)
 async def complete_multipart_upload(call: Call) -> Answer:
     request = call.parse(third_pb2.CompleteMultipartUploadReq)
-    return third_pb2.CompleteMultipartUploadResp(url=await objects.complete(_operator(call), request, call.api_url))
+    return third_pb2.CompleteMultipartUploadResp(url=await objects.complete(call.operator, request, call.api_url))
 
 
 @route(Who.ANY)
@@ -64,13 +59,13 @@ async def access_url(call: Call) -> Answer:
 @route(Who.ANY)
 async def initiate_form_data(call: Call) -> Answer:
     request = call.parse(third_pb2.InitiateFormDataReq)
-    return await objects.initiate_form(_operator(call), request, call.api_url)
+    return await objects.initiate_form(call.operator, request, call.api_url)
 
 
 @route(Who.ANY)
 async def complete_form_data(call: Call) -> Answer:
     request = call.parse(third_pb2.CompleteFormDataReq)
-    return third_pb2.CompleteFormDataResp(url=await objects.complete_form(_operator(call), request.id, call.api_url))
+    return third_pb2.CompleteFormDataResp(url=await objects.complete_form(call.operator, request.id, call.api_url))
 
 
 @csrf_exempt
