@@ -70,6 +70,8 @@ def test_a_commit_whose_answer_got_lost_leaves_the_push_to_the_push_stage(
 
     lean._round_trip = breaks_once  # type: ignore[method-assign]
     assert stage.process_many([(lease, entries(redis_client))]) == [None]
+    # It holds itself, so nobody else does it.
+    lean.close()
 
     assert len(read_log(redis_client, keys.TO_PUSH, SHARD)) == 1
     # The keeper goes on renewing it with the transfer lease.
@@ -87,7 +89,7 @@ def test_a_trouble_between_commit_and_push_leaves_the_push_to_the_push_stage(
     def trouble(*_: object) -> None:
         raise ValueError
 
-    monkeypatch.setattr(stage, "_push", trouble)
+    monkeypatch.setattr(Transfer, "_push", trouble)
     held = drain._Shard(lease)
     Runner(stage)._handle([(held, entries(redis_client))])
 

@@ -150,7 +150,7 @@ def test_what_a_crash_between_commit_and_push_leaves_is_pushed_by_the_next_drain
     node.connect("b")
     add_entries(redis_client, [msg])
     stage = Transfer(pushes=True)
-    monkeypatch.setattr(stage, "_push", crash)
+    monkeypatch.setattr(Transfer, "_push", crash)
     with pytest.raises(Crash):
         run(redis_client, lease, stage)
     assert len(read_log(redis_client, keys.TO_PUSH, SHARD)) == 1
