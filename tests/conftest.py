@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from imserver import conf
 from imserver.storage import clients, seq, webhooks
 from imserver.storage.clients import Document
 from imserver.storage.indexes import ensure_indexes
+from imserver.storage.lean_redis import LeanRedis
 from tasks.push import layer
 from tests.client import Api, Client, Connect
 from tests.node_probe import MakeNode, NodeProbe
@@ -106,7 +108,27 @@ async def connect(stack: Stack, api: Api) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-def config(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[conf.Config]:
+def lean_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Closes the connections that a test's stages and runners opened.
+
+    An exception that they were part of keeps them until the collector finds them, and their sockets would be blamed on
+    whatever test runs by then.
+    """
+    made: weakref.WeakSet[LeanRedis] = weakref.WeakSet()
+    init = LeanRedis.__init__
+
+    def noted(self: LeanRedis, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        made.add(self)
+
+    monkeypatch.setattr(LeanRedis, "__init__", noted)
+    yield
+    for connection in list(made):
+        connection.close()
+
+
+@pytest.fixture
+def config(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch, lean_connections: None) -> Iterator[conf.Config]:
     """A configuration with keys and a database of the test's own, for code that runs in this process."""
     own = dataclasses.replace(
         conf.get_config(), key_prefix=f"t{secrets.token_hex(4)}:", mongo_database=f"test_{secrets.token_hex(6)}"
