@@ -10,7 +10,9 @@ from redis.backoff import ExponentialBackoff
 
 from imserver.conf import BASE_DIR, ConfigError, get_config
 from imserver.log import logging_config
+from imserver.no_gis import forbid_gis
 
+forbid_gis()
 try:
     config = get_config()
 except ConfigError as error:
