@@ -59,9 +59,13 @@ async def admin(http: httpx.AsyncClient) -> dict[str, str]:
     return {**headers, "token": answer.json()["data"]["token"]}
 
 
+#: The tokens are made when the tests are collected, and are the same thing until the last one ran.
+DAY_SECONDS = 86_400
+
+
 def signed(secret: str = SECRET, **claims: Any) -> str:
     now = int(time.time())
-    known = {"UserID": "imAdmin", "PlatformID": 10, "exp": now + 1000, "iat": now - 5}
+    known = {"UserID": "imAdmin", "PlatformID": 10, "exp": now + DAY_SECONDS, "iat": now - 5}
     return jwt.encode({**known, **claims}, secret, algorithm="HS256")
 
 
@@ -88,11 +92,13 @@ def bad_tokens() -> list[BadToken]:
             signed(PlatformID=1).rpartition(".")[0] + "." + signed().rpartition(".")[2],
             1505,
         ),
-        BadToken("unsigned", jwt.encode({"UserID": "imAdmin", "PlatformID": 10, "exp": now + 9}, "", "none"), 1505),
-        BadToken("without user", jwt.encode({"PlatformID": 10, "exp": now + 1000}, SECRET), 1505),
+        BadToken(
+            "unsigned", jwt.encode({"UserID": "imAdmin", "PlatformID": 10, "exp": now + DAY_SECONDS}, "", "none"), 1505
+        ),
+        BadToken("without user", jwt.encode({"PlatformID": 10, "exp": now + DAY_SECONDS}, SECRET), 1505),
         BadToken("without expiry", jwt.encode({"UserID": "imAdmin", "PlatformID": 10}, SECRET), 1505),
         BadToken("expired", signed(exp=now - 1), 1501),
-        BadToken("not valid yet", signed(nbf=now + 500), 1504),
+        BadToken("not valid yet", signed(nbf=now + DAY_SECONDS), 1504),
         BadToken("unknown to the store", signed(), 1507),
     ]
 
