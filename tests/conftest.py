@@ -28,10 +28,11 @@ os.environ["MONGO_DATABASE"] = f"test_{secrets.token_hex(6)}"
 import django
 
 from imserver import conf
-from imserver.storage import clients, seq, webhooks
+from imserver.storage import clients, keys, read_seq, seq, seq_limits, webhooks
 from imserver.storage.clients import Document
 from imserver.storage.indexes import ensure_indexes
 from imserver.storage.lean_redis import LeanRedis
+from tasks import receivers
 from tasks.push import layer
 from tests.client import Api, Client, Connect
 from tests.node_probe import MakeNode, NodeProbe
@@ -42,6 +43,11 @@ django.setup()
 # How long an example takes says only how busy the machine is.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+#: A machine that stands still for a moment is no outage, and no owner of a shard is dead.
+STALL_SECONDS = 20
+LEASE_MS = 60_000
+clients._MONGO_OPTIONS.update(serverSelectionTimeoutMS=STALL_SECONDS * 1000, connectTimeoutMS=STALL_SECONDS * 1000)
 
 
 @pytest.fixture(scope="session")
@@ -131,12 +137,23 @@ def lean_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def config(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch, lean_connections: None) -> Iterator[conf.Config]:
     """A configuration with keys and a database of the test's own, for code that runs in this process."""
     own = dataclasses.replace(
-        conf.get_config(), key_prefix=f"t{secrets.token_hex(4)}:", mongo_database=f"test_{secrets.token_hex(6)}"
+        conf.get_config(),
+        key_prefix=f"t{secrets.token_hex(4)}:",
+        mongo_database=f"test_{secrets.token_hex(6)}",
+        lease_ms=LEASE_MS,
     )
     monkeypatch.setattr(conf, "_config", own)
-    # A fresh database's first collections may take MongoDB a while, and that is no outage.
-    monkeypatch.setattr(webhooks, "PATIENCE_SECONDS", 20)
-    monkeypatch.setattr(seq, "RESERVE_SECONDS", 20)
+    monkeypatch.setattr(keys, "WAKE_TTL_MS", LEASE_MS)
+    # A fresh database's first collections take MongoDB a while, too.
+    for module, name in (
+        (webhooks, "PATIENCE_SECONDS"),
+        (webhooks, "FIRST_PATIENCE_SECONDS"),
+        (seq, "RESERVE_SECONDS"),
+        (read_seq, "SEED_SECONDS"),
+        (seq_limits, "FILL_SECONDS"),
+        (receivers, "LOOK_UP_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, STALL_SECONDS)
     yield own
     clients.get_mongo_client().drop_database(own.mongo_database)
     client = clients.get_redis()

@@ -196,7 +196,7 @@ def reconfigure(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> conf.Config:
     return changed
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
     """Wait for a condition, with a deadline."""
     deadline = time.monotonic() + seconds
     while not condition():

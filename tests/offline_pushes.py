@@ -81,7 +81,7 @@ class OfflinePushes:
             self.client.xlen(keys.log(keys.TO_OFFLINE_PUSH, shard)) for shard in range(SHARDS)
         )
 
-    def run_until_idle(self, seconds: float = 10) -> None:
+    def run_until_idle(self, seconds: float = 30) -> None:
         def is_done() -> bool:
             self.run()
             return self.is_idle()

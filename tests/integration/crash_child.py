@@ -14,7 +14,7 @@ from typing import Any
 from pymongo.collection import Collection
 
 from imserver.conf import get_config
-from imserver.storage import logs, seq
+from imserver.storage import clients, logs, read_seq, seq
 from imserver.storage.clients import get_redis
 from imserver.storage.lean_redis import LeanRedis
 from imserver.storage.logs import Lease
@@ -77,7 +77,8 @@ def main(step: str, nth: int) -> None:
     name, _, moment = step.partition("/")
     owner, function, applies = STEPS[name]
     # A slow MongoDB would count as away, and what waits for it is not looked at again here.
-    seq.RESERVE_SECONDS = 20
+    seq.RESERVE_SECONDS = read_seq.SEED_SECONDS = 20
+    clients._MONGO_OPTIONS.update(serverSelectionTimeoutMS=20_000, connectTimeoutMS=20_000)
     crash_around(owner, function, after=moment == "after", nth=nth, applies=applies)
     transfer_stage, persist_stage = Transfer(), Persist()
     for stage in (transfer_stage, persist_stage):

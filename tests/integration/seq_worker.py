@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from imserver.storage import seq
+from imserver.storage import clients, seq
 from imserver.storage.clients import get_mongo, get_redis
 from imserver.storage.seq import SeqAllocator
 
@@ -13,8 +13,9 @@ def start(environ: dict[str, str]) -> None:
     """First thing in the process: before the configuration is read."""
     os.environ.update(environ)
     seq.RETRY_WAIT_SECONDS = 0.02
-    seq.RETRY_LIMIT = 200
+    seq.RETRY_LIMIT = 2000
     seq.RESERVE_SECONDS = 20
+    clients._MONGO_OPTIONS.update(serverSelectionTimeoutMS=20_000, connectTimeoutMS=20_000)
 
 
 def allocate(conversation_id: str, sizes: list[int]) -> list[tuple[int, int]]:

@@ -16,10 +16,10 @@ from imserver.constants import SessionType, WebhookCommand
 from imserver.protocol.conversations import shard_of_key
 from imserver.storage import groups, keys, webhooks
 from imserver.storage.clients import Document, get_mongo
-from imserver.storage.logs import Entry, Lease, LeaseLost
+from imserver.storage.logs import Entry, Lease
 from imserver.storage.scripts import get_script
 from imserver.storage.seq import Refill, SeqAllocator
-from tasks import drain
+from tasks import drain, receivers
 from tasks import transfer as transfer_module
 from tasks.drain import Runner, Stage
 from tasks.push.online import OnlinePush
@@ -131,6 +131,7 @@ def test_a_mongodb_that_is_away_does_not_hold_up_the_commit_for_receivers(
         return member_ids(client, database, *args, **options)
 
     monkeypatch.setattr(groups, "member_ids", counted)
+    monkeypatch.setattr(receivers, "LOOK_UP_SECONDS", 0.5)
 
     assert stage.process_many([(lease, entries(redis_client))]) == [None]
 
@@ -192,25 +193,26 @@ def test_a_script_error_of_one_shard_is_not_that_of_all(
 def test_slow_push_hooks_do_not_cost_the_lease_for_ever(
     redis_client: redis.Redis, database: Database[Document], make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In small: a minute of HUNG_SECONDS is a second, 500 calls of 5 s are 64 of 0.8 s."""
+    """In small: a minute of HUNG_SECONDS is half a second, 500 calls of 5 s are 40 of 2.5 s, 16 at a time."""
 
     def slow(call: object) -> Reply:
-        app.stopping.wait(0.8)
+        app.stopping.wait(2.5)
         return Reply()
 
-    reconfigure(monkeypatch, lease_ms=1500, linger_ms=100)
-    monkeypatch.setattr(drain, "HUNG_SECONDS", 1.0)
     monkeypatch.setattr(drain, "wake", lambda stage, shard: None)
     node = make_node()
     node.connect("b")
-    msgs = [make_msg("a", "b") for _ in range(64)]
+    msgs = [make_msg("a", "b") for _ in range(40)]
     add_entries(redis_client, msgs)
     taken = Lease.acquire(redis_client, "transfer", SHARD)
     assert taken is not None
     Transfer().process(taken, entries(redis_client))
+    # A batch of two rounds of calls takes longer than what is called hung and a lease together.
+    reconfigure(monkeypatch, lease_ms=4000, linger_ms=100)
+    monkeypatch.setattr(drain, "HUNG_SECONDS", 0.5)
     # One entry a message, as many small batches leave them.
     with AppServer(slow) as app:
-        document = {"command": WebhookCommand.BEFORE_ONLINE_PUSH, "url": app.url, "enable": True, "timeout": 5}
+        document = {"command": WebhookCommand.BEFORE_ONLINE_PUSH, "url": app.url, "enable": True, "timeout": 30}
         database[webhooks.COLLECTION].replace_one({"command": document["command"]}, document, upsert=True)
         webhooks.forget()
         Runner(OnlinePush()).drain(SHARD)
@@ -218,7 +220,7 @@ def test_slow_push_hooks_do_not_cost_the_lease_for_ever(
         Runner(OnlinePush()).drain(SHARD)
         again = len(node.pushed())
     webhooks.forget()
-    assert (first, again, read_log(redis_client, keys.TO_PUSH, SHARD)) == (64, 0, [])
+    assert (first, again, read_log(redis_client, keys.TO_PUSH, SHARD)) == (40, 0, [])
 
 
 def test_a_busy_large_group_does_not_overrun_the_nodes_subscription(
@@ -297,18 +299,14 @@ def test_many_shards_that_each_take_their_time_do_not_count_as_one_hung_batch(
         name = "webhook"
 
         def __init__(self) -> None:
-            self.lost: list[int] = []
+            self.progress: list[float] = []
 
         def process(self, lease: Lease, entries: list[Entry]) -> None:
-            threading.Event().wait(0.4)
-            try:
-                lease.trim(redis_client, entries[-1][0])
-            except LeaseLost:
-                self.lost.append(lease.shard)
-                raise
+            # What tells a runner that is at work from one that hangs.
+            self.progress.append(runner._progress_at)
+            lease.trim(redis_client, entries[-1][0])
 
-    reconfigure(monkeypatch, shards=8, lease_ms=1500, linger_ms=100)
-    monkeypatch.setattr(drain, "HUNG_SECONDS", 1.0)
+    reconfigure(monkeypatch, shards=8, linger_ms=100)
     stage = Slow()
     runner = Runner(stage)
     for shard in range(8):
@@ -318,4 +316,4 @@ def test_many_shards_that_each_take_their_time_do_not_count_as_one_hung_batch(
         runner._shards[shard] = drain._Shard(held)
     redis_client.delete(keys.lease("webhook", 0))
     runner.drain(0)
-    assert stage.lost == []
+    assert len(stage.progress) == len(set(stage.progress)) == 8

@@ -99,6 +99,7 @@ def test_a_node_that_does_not_answer_counts_as_not_reached_and_is_not_waited_for
     node.connect("b", Platform.IOS)
     one, two = make_msg("a", "b"), make_msg("a", "b")
 
+    monkeypatch.setattr(results, "SILENT_SECONDS", LONG_SECONDS)
     push(redis_client, one, stage=stage)
     wait_long_for_results(monkeypatch)
     began = time.monotonic()

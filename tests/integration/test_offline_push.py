@@ -272,7 +272,7 @@ def test_a_call_that_is_under_way_when_its_worker_loses_the_shard_is_waited_for_
 ) -> None:
     monkeypatch.setattr(delivery, "MOST_REQUESTS", 5)
     # The vendor was made with a longer one.
-    reconfigure(monkeypatch, lease_ms=500, offline_push_timeout_seconds=1)
+    reconfigure(monkeypatch, lease_ms=8000, offline_push_timeout_seconds=1)
     called, answered = threading.Event(), threading.Event()
 
     def answer(_request: Request) -> Reply:
@@ -290,7 +290,7 @@ def test_a_call_that_is_under_way_when_its_worker_loses_the_shard_is_waited_for_
         assert called.wait(10)
         pushes.client.delete(lease.key)
         with pytest.raises(LeaseLost):
-            old.result(10)
+            old.result(20)
 
     # The next owner's run.
     run_stage(pushes.client, pushes.stage, shard)
@@ -305,11 +305,14 @@ def test_a_call_that_is_under_way_when_its_worker_loses_the_shard_is_waited_for_
 CHILD = """
 import os, signal
 from imserver import conf
+from imserver.storage import clients, webhooks
 from imserver.storage.clients import get_redis
 from imserver.storage.offline_waits import PushMarks
 from tasks.push.offline import OfflinePush
 from tests.factories import run_stage
 
+clients._MONGO_OPTIONS.update(serverSelectionTimeoutMS=20_000, connectTimeoutMS=20_000)
+webhooks.PATIENCE_SECONDS = 20
 mark = PushMarks.mark
 
 async def mark_and_die(self, names, **options):
@@ -339,6 +342,7 @@ def test_a_worker_that_is_killed_pushes_at_most_once(
         **os.environ,
         "KEY_PREFIX": config.key_prefix,
         "MONGO_DATABASE": config.mongo_database,
+        "LEASE_MS": str(config.lease_ms),
         **{name.upper(): str(value) for name, value in jpush.settings.items()},
     }
     child = subprocess.Popen(
@@ -400,7 +404,7 @@ def test_a_push_that_is_tried_again_holds_up_no_other(pushes: OfflinePushes, jpu
 def test_a_vendor_that_is_silent_costs_one_push_and_the_others_wait(
     database: Database[Document], redis_client: redis.Redis, jpush: FakeJPush, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reconfigure(monkeypatch, offline_push_timeout_seconds=1, **jpush.settings)
+    reconfigure(monkeypatch, offline_push_timeout_seconds=3, **jpush.settings)
     # Long enough that the others have looked before the next call may ask.
     monkeypatch.setattr(delivery, "BACKOFF_FIRST_SECONDS", 0.5)
     monkeypatch.setattr(delivery, "BACKOFF_MOST_SECONDS", 0.5)
@@ -410,7 +414,7 @@ def test_a_vendor_that_is_silent_costs_one_push_and_the_others_wait(
         pushes.run()
         assert jpush.pushed_to == ["first"]
         for number in range(5):
-            pushes.add("a", [f"u{number}"])
+            pushes.add("a", [f"u{number}"], group="g")
         pushes.run()
         silent = len(jpush.pushes)
 
@@ -517,7 +521,12 @@ def test_what_does_not_get_its_turn_in_time_goes_on_in_the_next_batch(
     device_pushes.run()
     assert fcm.pushes == []
 
-    monkeypatch.setattr(stage_module, "SLICE_SECONDS", 0.05)
+    def answer(_request: Request) -> Reply:
+        fcm.server.stopping.wait(0.1)
+        return fcm.success
+
+    fcm.answer = answer
+    monkeypatch.setattr(stage_module, "SLICE_SECONDS", 0.3)
     device_pushes.run_until_idle()
 
     assert sorted(fcm.pushed_to) == sorted(users)

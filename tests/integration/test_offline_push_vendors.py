@@ -165,7 +165,8 @@ def test_a_time_out_may_have_been_taken_and_is_not_repeated(
         impatient.add("a", ["b"])
         impatient.run_until_idle()
 
-    assert len(vendor.pushes) == 1
+    # It may be given up before it left.
+    assert len(vendor.pushes) <= 1
     assert counted(vendor, Outcome.UNKNOWN) == before + 1
 
 

@@ -139,7 +139,8 @@ def test_a_hook_that_hangs_costs_its_timeout_once_and_then_holds_up_no_push(
     while read_log(redis_client, keys.TO_PUSH, SHARD):
         run_stage(redis_client, stage, SHARD)
 
-    assert len(app.calls) <= hooks.MOST_CALLS
+    # Those that were under way, and those let in by a failure before the one that is one too many.
+    assert len(app.calls) < hooks.MOST_CALLS + policy.PATIENCE_CALLS
     assert len(node.pushed()) == (100 if is_open else 0)
 
 

@@ -166,8 +166,13 @@ def test_making_sure_of_a_range_takes_nothing_from_it(
 
 @pytest.mark.usefixtures("quick_retries")
 def test_a_lock_that_somebody_holds_ends_in_a_clear_error(
-    allocator: SeqAllocator, redis_client: redis.Redis, database: Database[Document], config: Config
+    allocator: SeqAllocator,
+    redis_client: redis.Redis,
+    database: Database[Document],
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(seq, "LOCK_EXPIRY_MS", 60_000)
     lock(redis_client, key_of(config), age_ms=0)
 
     with pytest.raises(SeqUnavailable, match=CONVERSATION):
@@ -180,6 +185,7 @@ def test_a_lock_that_somebody_holds_ends_in_a_clear_error(
 def test_a_lock_that_is_given_back_is_waited_for(
     allocator: SeqAllocator, redis_client: redis.Redis, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(seq, "LOCK_EXPIRY_MS", 60_000)
     lock(redis_client, key_of(config), age_ms=0)
     waits: list[float] = []
 
@@ -385,8 +391,9 @@ def test_lost_counters_and_expired_locks_cause_no_double_and_only_noted_holes(
     key, done = key_of(config), threading.Event()
 
     def break_things() -> int:
+        # Bounded: where MongoDB takes its time, every refill would be spoilt.
         random, count = Random(1), 0
-        while not done.wait(random.random() / 50):
+        while count < 200 and not done.wait(random.random() / 50):
             if random.random() < 0.5:
                 redis_client.delete(key)
             elif redis_client.hexists(key, "LOCK"):

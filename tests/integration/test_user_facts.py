@@ -17,7 +17,7 @@ from imserver.storage.friends import Friends, new_black, new_friend
 from imserver.storage.user_facts import UserFacts, UserFactsCache, get_user_facts
 from imserver.storage.users import new_user
 
-DEADLINE_SECONDS = 5
+DEADLINE_SECONDS = 20
 
 
 async def until(condition: Callable[[], object]) -> None:

