@@ -14,7 +14,7 @@ from imserver.conf import BASE_DIR
 from tests.benchmarks.workloads import WORKLOADS
 
 # Every workload, with four sets of processes, beside other tests.
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
 SMALL = {
     "--seconds": "1",

@@ -180,7 +180,7 @@ async def w5(load: Load) -> None:
         chat.on_delivered = lambda _chat: arrived.set()
         chat.send(time.monotonic())
         await arrived.wait()
-        _note(load, f"send {chat.before:,}", chat.delivered_at[-1] - chat.started_at[-1])
+        load.series[f"send {chat.before:,}"].append(chat.delivered_at[-1] - chat.started_at[-1])
 
     async def pull(number: int, what: str, last_seq: int) -> None:
         chat, user = load.chats[number], load.users[load.plan.chats[number].receivers[0]]
@@ -190,7 +190,7 @@ async def w5(load: Load) -> None:
         data = PullMessageBySeqsReq(userID=user.user_id, seqRanges=[asked]).SerializeToString()
         began = time.monotonic()
         response = await user.request(ReqIdentifier.PULL_MSG_BY_RANGE, data)
-        _note(load, f"pull {what} {chat.before:,}", time.monotonic() - began)
+        load.series[f"pull {what} {chat.before:,}"].append(time.monotonic() - began)
         msgs = PullMessageBySeqsResp.FromString(response.data).msgs[chat.conversation_id].Msgs
         is_whole = [msg.seq for msg in msgs] == list(range(asked.begin, asked.end + 1)) and all(
             msg.clientMsgID for msg in msgs
@@ -205,15 +205,11 @@ async def w5(load: Load) -> None:
                 newest = chat.before + len(chat.started_at)
                 await pull(number, "newest", newest)
                 await pull(number, "old", (fresh[chat.conversation_id][turn] + 1) * MSGS_PER_BLOCK)
-                if not load.is_measuring:
-                    return
+            # A round that was begun is finished: every chat has been asked as often as the others.
+            if not load.is_measuring:
+                return
 
     await load.measure(work())
-
-
-def _note(load: Load, name: str, seconds: float) -> None:
-    if load.is_measuring:
-        load.series[name].append(seconds)
 
 
 @_workload(
