@@ -27,7 +27,7 @@ from imserver.devservices.ports import find_free_ports
 from imserver.devservices.servers import EmbeddedServers
 from imserver.storage.clients import Document
 
-HEALTHY_SECONDS = 60
+HEALTHY_SECONDS = 150
 STOP_SECONDS = 20
 POLL_SECONDS = 0.05
 
@@ -174,6 +174,9 @@ class Stack:
             process = self._processes.get(name)
             if process is None or process.poll() is not None:
                 start()
+        # The signs of life of those that were killed say that all is well for some seconds yet.
+        for key in self.redis.scan_iter(match=f"{self.prefix}WORKER:*", count=1000):
+            self.redis.delete(key)
         self.wait_gateway()
         self.wait_healthy()
 

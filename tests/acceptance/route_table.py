@@ -371,7 +371,10 @@ class World:
             last, _ = await self.seqs()
             route = "conversation/get_all_conversations"
             rows = [(await self.call(route, by=ADMIN, ownerUserID=owner))["conversations"] for owner in ("@me", "@you")]
-            return last >= count and all(rows)
+            # A list begins with version 1; the one that tells of the record comes after the record.
+            route = "conversation/get_full_conversation_ids"
+            lists = [await self.call(route, by=ADMIN, userID=owner) for owner in ("@me", "@you")]
+            return last >= count and all(rows) and all(found["version"] > 1 for found in lists)
 
         async with asyncio.timeout(ANSWER_SECONDS):
             while True:

@@ -29,7 +29,7 @@ PASSWORD = "not-a-common-one-7"
 MARKUP = "<script>document.title = 'taken over'</script><b>bold</b>"
 MSGS_PER_PAGE = 100
 #: Between sending and what the page says, which has whole seconds.
-SLACK_SECONDS = 10
+SLACK_SECONDS = 60
 
 
 class Site:

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.browser]
 
 CHROMIUM_ARGS = [
     "--no-sandbox",

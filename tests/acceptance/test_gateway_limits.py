@@ -18,12 +18,14 @@ from imserver.constants import ReqIdentifier
 from imserver.protocol.conversations import single_conversation_id
 from imserver.protocol.gen import sdkws_pb2
 from tests.acceptance.devices import until
-from tests.client import Api, Client, Connect, Sleeper, text_message, text_of
+from tests.client import ANSWER_SECONDS, Api, Client, Connect, Sleeper, text_message, text_of
 from tests.stack import Stack, on_both_servers, wait_until
 
 pytestmark = [pytest.mark.acceptance, on_both_servers]
 
 RATE = 20
+#: Of more requests than the limits allow, until one is refused.
+BURSTS = 5
 PER_USER = 3
 #: Longer than a test lasts, and what a test can wait for.
 PATIENT_SECONDS, STALL_SECONDS = 600, 5
@@ -72,7 +74,7 @@ async def join(strict: Stack, api: Api) -> AsyncIterator[Join]:
 
 
 def connection_count(strict: Stack) -> int:
-    count: int = httpx.get(f"http{strict.gateway_url[2:]}/healthz").json()["connections"]
+    count: int = httpx.get(f"http{strict.gateway_url[2:]}/healthz", timeout=ANSWER_SECONDS).json()["connections"]
     return count
 
 
@@ -182,11 +184,17 @@ async def test_requests_above_the_rate_are_answered_with_their_code_and_change_n
     alice, bob = next(names), next(names)
     await api.register(alice, bob)
     client = await join(alice)
-    frames = [text_message(alice, bob, str(number)).SerializeToString() for number in range(RATE * 5)]
+    codes: list[int] = []
 
-    answers = await asyncio.gather(*[await client.submit(ReqIdentifier.SEND_MSG, frame) for frame in frames])
+    # A machine that stands still for seconds gives back what was spent.
+    for burst in range(BURSTS):
+        numbers = range(burst * RATE * 5, (burst + 1) * RATE * 5)
+        frames = [text_message(alice, bob, str(number)).SerializeToString() for number in numbers]
+        answers = await asyncio.gather(*[await client.submit(ReqIdentifier.SEND_MSG, frame) for frame in frames])
+        codes += [answer.err_code for answer in answers]
+        if 90103 in codes:
+            break
 
-    codes = [answer.err_code for answer in answers]
     assert set(codes) == {0, 90103}
     assert codes[: RATE * 3 // 2] == [0] * (RATE * 3 // 2)
     await client.until(lambda: len(client.chat_with(bob)) >= codes.count(0))
@@ -202,11 +210,16 @@ async def test_connections_of_a_user_share_a_rate(strict: Stack, api: Api, join:
 
     # What cannot be decoded is answered at once: the user's rate must not refill as fast as it is spent. Each connection
     # keeps to its own rate.
-    answers = await asyncio.gather(
-        *[await client.submit(ReqIdentifier.GET_NEWEST_SEQ, b"\xff") for client in clients for _ in range(RATE * 2)]
-    )
+    codes: set[int] = set()
+    for _ in range(BURSTS):
+        answers = await asyncio.gather(
+            *[await client.submit(ReqIdentifier.GET_NEWEST_SEQ, b"\xff") for client in clients for _ in range(RATE * 2)]
+        )
+        codes |= {answer.err_code for answer in answers}
+        if 90103 in codes:
+            break
 
-    assert {answer.err_code for answer in answers} == {1001, 90103}
+    assert codes == {1001, 90103}
 
 
 async def test_a_flood_that_goes_on_is_closed(api: Api, join: Join, names: Iterator[str]) -> None:
@@ -303,7 +316,7 @@ async def test_where_a_page_comes_from_and_sub_protocols_do_not_matter(
 
 
 async def test_a_request_that_is_no_upgrade_is_told_so(strict: Stack) -> None:
-    async with httpx.AsyncClient(base_url=f"http{strict.gateway_url[2:]}") as http:
+    async with httpx.AsyncClient(base_url=f"http{strict.gateway_url[2:]}", timeout=ANSWER_SECONDS) as http:
         for answer in (await http.get("/"), await http.post("/msg/send_msg", content=b"{}")):
             assert answer.status_code == 426
             assert "WebSocket" in answer.json()["detail"]

@@ -17,7 +17,7 @@ import pytest
 from imserver.conf import BASE_DIR
 from imserver.devservices.servers import EmbeddedServers
 from imserver.protocol.conversations import shard_of
-from tests.client import Api
+from tests.client import ANSWER_SECONDS, Api
 from tests.factories import make_msg
 from tests.offline_pushes import add_token
 from tests.push_vendors import FakeFcm
@@ -98,7 +98,8 @@ async def test_a_registered_device_is_pushed_to_by_the_worker_and_forgotten_when
     # It is counted after the token was removed.
     counted = re.compile(r'im_offline_push_total\{result="invalid token",vendor="fcm"\} 1\.0')
     wait_until(
-        lambda: counted.search(httpx.get(f"{push_stack.web_url}/metrics").text), "the invalid token to be counted"
+        lambda: counted.search(httpx.get(f"{push_stack.web_url}/metrics", timeout=ANSWER_SECONDS).text),
+        "the invalid token to be counted",
     )
 
 
@@ -153,7 +154,9 @@ async def test_wrong_tokens_and_badges_are_refused_and_change_nothing(
         token_body(user, "t", expireTime="soon"),
     ]
 
-    async with httpx.AsyncClient(base_url=push_stack.web_url, headers={"operationID": "op", **own}) as client:
+    async with httpx.AsyncClient(
+        base_url=push_stack.web_url, timeout=ANSWER_SECONDS, headers={"operationID": "op", **own}
+    ) as client:
 
         async def code(path: str, body: dict[str, Any]) -> int:
             answer: int = (await client.post(path, json=body)).json()["errCode"]
@@ -184,7 +187,7 @@ async def test_log_files_of_clients_are_noted_found_and_removed(
         data = await app.call("/third/logs/search", {"pagination": page, "keyword": user, **wanted})
         return data["total"], data["logsInfos"]
 
-    async with httpx.AsyncClient(base_url=push_stack.web_url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=push_stack.web_url, timeout=ANSWER_SECONDS, headers=headers) as client:
 
         async def code(path: str, body: dict[str, Any]) -> int:
             answer: int = (await client.post(path, json=body)).json()["errCode"]
@@ -233,7 +236,7 @@ def test_the_admin_lists_devices_without_their_tokens(push_stack: Stack, names: 
     environ = {**push_stack.environ, "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
     subprocess.run(command, env=environ, cwd=BASE_DIR, check=True, capture_output=True)
 
-    with httpx.Client(base_url=push_stack.web_url, follow_redirects=True) as browser:
+    with httpx.Client(base_url=push_stack.web_url, timeout=ANSWER_SECONDS, follow_redirects=True) as browser:
         browser.get("/admin/login/")
         form = {"csrfmiddlewaretoken": browser.cookies["csrftoken"], "username": "op", "password": PASSWORD}
         browser.post("/admin/login/?next=/admin/", data=form, headers={"Referer": push_stack.web_url})

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.acceptance
 SCRIPT = Path(__file__).with_name("sdk_user.py")
 MSGS_EACH = 150
 SECONDS = 60
-END_SECONDS = 10
+END_SECONDS = 60
 
 Event = dict[str, Any]
 

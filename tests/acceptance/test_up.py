@@ -23,7 +23,7 @@ from imserver.conf import BASE_DIR
 from imserver.devservices.folder import read_up_env
 from imserver.devservices.ports import find_free_ports
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.acceptance
 
 UP_SECONDS = 120.0
 STOP_SECONDS = 90.0

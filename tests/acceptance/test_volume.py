@@ -18,7 +18,7 @@ from gateway.codecs.base import Request
 from imserver.constants import ReqIdentifier, SessionType
 from imserver.protocol.conversations import group_conversation_id, single_conversation_id
 from tests.acceptance.group_api import GroupApi
-from tests.client import Api, Client, Connect, Sleeper, text_message
+from tests.client import ANSWER_SECONDS, Api, Client, Connect, Sleeper, text_message
 from tests.stack import Stack, wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -40,7 +40,7 @@ class Figures:
         self._started = time.perf_counter()
 
     def _batches(self) -> dict[tuple[str, str], float]:
-        text = httpx.get(f"{self._stack.web_url}/metrics").text
+        text = httpx.get(f"{self._stack.web_url}/metrics", timeout=ANSWER_SECONDS).text
         return {
             (sample.name, sample.labels["stage"]): sample.value
             for family in text_string_to_metric_families(text)

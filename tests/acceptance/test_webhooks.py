@@ -19,7 +19,7 @@ from tests.app_server import AppServer, Call, Reply
 from tests.client import Api, Client, Connect, RequestRefused, text_message, text_of
 from tests.stack import Stack, wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.acceptance
 
 BEFORE_GROUP = WebhookCommand.BEFORE_SEND_GROUP
 BEFORE_SINGLE = WebhookCommand.BEFORE_SEND_SINGLE
