@@ -76,6 +76,7 @@ app.conf.update(
             "options": {"expires": 300},
         },
     },
+    beat_scheduler="tasks.scheduler:SleepingScheduler",
     beat_max_loop_interval=1,
 )
 
