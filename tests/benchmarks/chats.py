@@ -15,6 +15,7 @@ from tests.benchmarks.connection import Connection, Pushed
 from tests.benchmarks.plan import LoadError
 
 REQUEST_SECONDS = 30.0
+SEND_MSG = int(ReqIdentifier.SEND_MSG)
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class User:
                     chat.on_push(tally, number, seq)
 
     def _on_response(self, response: Response) -> None:
-        if response.req_identifier == ReqIdentifier.SEND_MSG:
+        if response.req_identifier == SEND_MSG:
             self.sends[response.msg_incr[: -wire.NUMBER_DIGITS]].on_answer(response)
             return
         future = self._waiting.pop(response.msg_incr, None)

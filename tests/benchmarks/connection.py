@@ -19,6 +19,8 @@ from tests.benchmarks.plan import LoadError
 
 #: Pushed messages of one conversation: (number, seq); number -1 for what is none of ours, such as a group's notices.
 Pushed = dict[str, list[tuple[int, int]]]
+#: As plain numbers, which compare at a fifth of an enum's cost.
+PUSH_MSG, TEXT = int(ReqIdentifier.PUSH_MSG), int(ContentType.TEXT)
 #: Frames that are remembered at most.
 REMEMBERED = 4096
 
@@ -36,13 +38,15 @@ class PushReader:
         if known is not None:
             return known
         response = self._decode(payload)
-        if response.req_identifier != ReqIdentifier.PUSH_MSG:
+        if response.req_identifier != PUSH_MSG:
             return response
+        msgs = PushMessages.FromString(response.data).msgs
         pushed = {
             conversation_id: [
-                (wire.number_of_msg(msg) if msg.contentType == ContentType.TEXT else -1, msg.seq) for msg in entry.Msgs
+                (wire.number_of_msg(msg) if msg.contentType == TEXT else -1, msg.seq)
+                for msg in msgs[conversation_id].Msgs
             ]
-            for conversation_id, entry in PushMessages.FromString(response.data).msgs.items()
+            for conversation_id in msgs
         }
         if len(self._known) >= REMEMBERED:
             self._known.clear()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
-import select
-import selectors
 import sys
 from typing import Any
 
@@ -20,19 +18,6 @@ import uvloop
 from tests.benchmarks.load import Load
 from tests.benchmarks.plan import LoadError, Plan
 from tests.benchmarks.workloads import WORKLOADS
-
-
-class ExactSelector(selectors.EpollSelector):
-    """epoll that wakes up in time: its own timeout is in whole milliseconds, that of select on it in microseconds."""
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout > 0:
-            select.select([self.fileno()], [], [], timeout)
-        return super().select(0)
-
-
-def exact_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(ExactSelector())
 
 
 def notify(event: str, facts: dict[str, Any]) -> None:
@@ -61,9 +46,8 @@ def main() -> None:
     # A connection is a file.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    loop_factory = exact_loop if WORKLOADS[plan.workload].is_open_loop else uvloop.new_event_loop
     try:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(plan))
     except (LoadError, OSError, TimeoutError) as error:
         notify("failed", {"reason": str(error) or type(error).__name__})

@@ -17,6 +17,7 @@ from imserver.constants import MSGS_PER_BLOCK, ReqIdentifier
 from imserver.protocol.gen.sdkws_pb2 import PullMessageBySeqsReq, PullMessageBySeqsResp, SeqRange
 from tests.benchmarks import wire
 from tests.benchmarks.chats import Chat
+from tests.benchmarks.exact_timer import ExactTimer
 from tests.benchmarks.load import Load
 
 Drive = Callable[[Load], Awaitable[None]]
@@ -32,7 +33,7 @@ class Workload:
     name: str
     title: str
     drive: Drive
-    #: At a given rate, with timers that are exact to microseconds.
+    #: At a given rate.
     is_open_loop: bool = False
     #: Who writes to whom: a function of ``people.py``.
     cast: str = "pairs"
@@ -85,19 +86,19 @@ async def keep_windows(load: Load) -> None:
 async def keep_rate(load: Load) -> None:
     """Open loop: random (Poisson) moments, the same in every run. Time counts from the moment, not from the sending: a
     server or a generator that is late cannot hide it."""
+    chance = random.Random(20)
+    moment = time.monotonic() + chance.expovariate(load.plan.rate)
 
-    async def send_all() -> None:
-        chance = random.Random(20)
-        moment = time.monotonic()
-        while load.is_sending:
+    def send() -> None:
+        nonlocal moment
+        if load.is_sending:
+            chance.choice(load.chats).send(moment)
             moment += chance.expovariate(load.plan.rate)
-            await asyncio.sleep(max(moment - time.monotonic(), 0))
-            if load.is_sending:
-                chance.choice(load.chats).send(moment)
+            timer.set(moment)
 
-    sending = asyncio.create_task(send_all())
-    await load.measure()
-    await sending
+    with ExactTimer(send) as timer:
+        timer.set(moment)
+        await load.measure()
 
 
 # -- the workloads
