@@ -46,6 +46,8 @@ def flush_read_seqs() -> int:
 @app.task(name=names.FORGET_DEAD_NODES)
 def forget_dead_nodes() -> int:
     """Remove gateway nodes whose heartbeat ran out, and the routes to them: their users' new status is published."""
+    if not routes.dead_nodes(get_redis()):
+        return 0  # as nearly always: the database need not be asked for the webhooks
     is_hooked = webhooks.AFTER_PRESENCE in webhooks.enabled_after_kinds(get_mongo())
     count, shards = routes.forget_dead_nodes(get_redis(), is_hooked=is_hooked)
     for shard in shards:

@@ -257,17 +257,20 @@ class Routes:
         return {name: None if beat is None else int(beat) for name, beat in zip(names, beats, strict=True)}
 
 
+def dead_nodes(client: redis.Redis) -> set[str]:
+    """The nodes whose heartbeat ran out and that are not forgotten yet."""
+    names = [as_text(name) for name in client.smembers(keys.nodes())]
+    beats = client.mget([keys.node(name) for name in names]) if names else []
+    return {name for name, beat in zip(names, beats, strict=True) if beat is None}
+
+
 def forget_dead_nodes(client: redis.Redis, *, is_hooked: bool = False) -> tuple[int, set[int]]:
     """Drop nodes whose heartbeat ran out, and every route to them; their users' new status is published.
 
     Returns how many nodes, and the shards of the webhook stage that the caller has to wake. May run twice: a node that was
     not swept to the end is swept again.
     """
-    names = [as_text(name) for name in client.smembers(keys.nodes())]
-    if not names:
-        return 0, set()
-    beats = client.mget([keys.node(name) for name in names])
-    dead = {name for name, beat in zip(names, beats, strict=True) if beat is None}
+    dead = dead_nodes(client)
     if not dead:
         return 0, set()
     cause = Cause(operation_id=f"forget_{secrets.token_hex(8)}", is_hooked=is_hooked)

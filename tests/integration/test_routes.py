@@ -11,11 +11,12 @@ import pytest
 import redis
 
 from imserver.conf import Config
-from imserver.storage import keys
+from imserver.storage import keys, webhooks
 from imserver.storage import routes as storage
 from imserver.storage.clients import close_async_clients, get_async_redis
 from imserver.storage.route_finder import RouteFinder
 from imserver.storage.routes import Cause, Leaving, Route, Routes, token_digest
+from tasks.maintenance import forget_dead_nodes
 from tests.factories import reconfigure, unique
 
 
@@ -213,6 +214,27 @@ async def test_dead_nodes_are_forgotten_with_their_routes(routes: Routes, redis_
     assert await routes.nodes() == {"n2": 2}
     assert redis_client.hkeys(keys.route("a")) == [living.connection_id.encode()]
     assert not redis_client.exists(keys.route("b"))
+
+
+async def test_the_webhooks_of_who_goes_are_looked_up_only_when_a_node_is_dead(
+    routes: Routes, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def note(database: object) -> frozenset[str]:
+        asked.append(database)
+        return frozenset()
+
+    monkeypatch.setattr(webhooks, "enabled_after_kinds", note)
+    assert forget_dead_nodes() == 0
+    await routes.beat("n1", 1)
+    assert forget_dead_nodes() == 0
+    assert not asked
+
+    die(redis_client, "n1")
+    assert forget_dead_nodes() == 1
+    assert len(asked) == 1
+    assert await routes.nodes() == {}
 
 
 async def test_a_node_that_was_forgotten_puts_its_connections_back(routes: Routes, redis_client: redis.Redis) -> None:
