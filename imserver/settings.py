@@ -77,6 +77,8 @@ DATABASES = {
         "ENGINE": "django_mongodb_backend",
         "HOST": config.mongo_url,
         "NAME": config.mongo_database,
+        # What an operator saved in the admin is on disk when the page says so.
+        "OPTIONS": {"w": "majority", "journal": True},
     }
 }
 DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]

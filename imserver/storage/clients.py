@@ -38,7 +38,7 @@ _MONGO_OPTIONS: dict[str, Any] = {
     "connectTimeoutMS": MONGO_TIMEOUT_MS,
     "socketTimeoutMS": 30_000,
     "appname": "imserver",
-    # What was written is trimmed from the logs, so it must be on disk; a stand-alone mongod says yes 100 ms before that.
+    # What was written is trimmed from the logs, so it must be on disk; a stand-alone mongod says yes before that.
     "w": "majority",
     "journal": True,
 }

@@ -148,6 +148,13 @@ def test_valkey_keeps_an_append_only_file_and_never_evicts() -> None:
         assert words[words.index(option) + 1] == value
 
 
+def test_mongod_has_a_journal_that_it_looks_at_when_somebody_waits_and_twice_a_second() -> None:
+    words = mongod.command(Path("/data"), "127.0.0.1", 1234)
+
+    assert "--journal" in words
+    assert words[words.index("--journalCommitInterval") + 1] == "500"
+
+
 def test_mongod_shows_warnings_but_not_those_of_every_start() -> None:
     assert mongod.render('{"s":"I","msg":"Listening on"}') is None
     assert mongod.render('{"s":"W","msg":"no access control","tags":["startupWarnings"]}') is None
