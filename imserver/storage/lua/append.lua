@@ -16,15 +16,18 @@ local room = limit - math.max(waiting, redis.call('XLEN', KEYS[4]), redis.call('
 local result, appended, repeated = {0}, false, false
 for i = 6, #KEYS do
   local at = 4 + (i - 6) * 4
-  local seen = false
-  if KEYS[i] ~= '' then seen = redis.call('GET', KEYS[i]) end
+  local dedup, seen = KEYS[i], false
+  if dedup ~= '' then
+    -- Nearly always it is new, so a first message is looked for and noted in one call.
+    local is_new = room > 0 and redis.call('SET', dedup, ARGV[at + 3], 'NX', 'EX', ttl)
+    if not is_new then seen = redis.call('GET', dedup) end
+  end
   if seen then
     result[#result + 1] = seen
     repeated = true
   elseif room <= 0 then
     result[#result + 1] = 0
   else
-    if KEYS[i] ~= '' then redis.call('SET', KEYS[i], ARGV[at + 3], 'EX', ttl) end
     redis.call('XADD', log, '*', 'k', ARGV[at], 'm', ARGV[at + 1], 'o', ARGV[at + 2])
     result[#result + 1] = 1
     room = room - 1
