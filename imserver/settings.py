@@ -11,6 +11,7 @@ from redis.backoff import ExponentialBackoff
 from imserver.conf import BASE_DIR, ConfigError, get_config
 from imserver.log import logging_config
 from imserver.no_gis import forbid_gis
+from imserver.storage.clients import DURABLE
 
 forbid_gis()
 try:
@@ -78,7 +79,7 @@ DATABASES = {
         "HOST": config.mongo_url,
         "NAME": config.mongo_database,
         # What an operator saved in the admin is on disk when the page says so.
-        "OPTIONS": {"w": "majority", "journal": True},
+        "OPTIONS": DURABLE,
     }
 }
 DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]

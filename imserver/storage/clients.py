@@ -33,14 +33,14 @@ def as_text(reply: bytes | str) -> str:
 SOCKET_TIMEOUT_SECONDS = 10
 CONNECT_TIMEOUT_SECONDS = 3
 MONGO_TIMEOUT_MS = 2000
+#: What was written is trimmed from the logs, so it must be on disk; a stand-alone mongod says yes before that by itself.
+DURABLE: dict[str, Any] = {"w": "majority", "journal": True}
 _MONGO_OPTIONS: dict[str, Any] = {
     "serverSelectionTimeoutMS": MONGO_TIMEOUT_MS,
     "connectTimeoutMS": MONGO_TIMEOUT_MS,
     "socketTimeoutMS": 30_000,
     "appname": "imserver",
-    # What was written is trimmed from the logs, so it must be on disk; a stand-alone mongod says yes before that.
-    "w": "majority",
-    "journal": True,
+    **DURABLE,
 }
 #: Of an event loop to Redis.
 MOST_CONNECTIONS = 100
