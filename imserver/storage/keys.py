@@ -14,8 +14,8 @@
 | OFFLINE_SETTLED:{s} | string | a minute | the last settlement of offline pushes, as above |
 | OFFLINE_PUSHED:{s}:<server msg id> | hash | OFFLINE_PUSHED_TTL | user or user:platform that the message was pushed to -> entry, ms |
 | DEDUP:{s}:<send id>:<client msg id> | string | DEDUP_TTL_SECONDS | answer of the first append |
-| MALLOC_SEQ:{s}:<conversation> | hash | SEQ_KEY_TTL_DAYS | CURR, LAST, TIME, LOCK (+ its expiry), TRY |
-| MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS after the last write | seq -> serialized MsgData without seq, v changes |
+| MALLOC_SEQ:{s}:<conversation> | hash | SEQ_KEY_TTL_DAYS | CURR, LAST, TIME, LOCK (+ its expiry), TRY, BATCH, KEPT |
+| MSG_CACHE:{s}:<conversation>:<block> | hash | CACHE_TTL_SECONDS, renewed by writes | seq -> serialized MsgData without seq, v changes |
 | SEQ_USER_READ:{s}:<conversation>:<user> | string | none | last read seq |
 | SEQ_LIMITS:<user> | hash | SEQ_LIMITS_TTL | conversation -> "<min seq> <cap>", v changes |
 | SEQ_MIN | hash | SEQ_LIMITS_TTL | conversation cleared for all -> min seq, v changes; the empty field says it is complete |

@@ -231,6 +231,25 @@ def test_a_batch_that_was_applied_before_changes_nothing(bench: Bench) -> None:
     assert snapshot(bench.client) == before
 
 
+def test_a_batch_without_stored_messages_that_was_applied_before_changes_nothing(bench: Bench) -> None:
+    entries = bench.add(make_msg("a", "b", options={Option.HISTORY: False}), make_receipt("b", "a", {}, stored=False))
+    bench.process(entries)
+    before = snapshot(bench.client)
+
+    assert bench.commit(entries) == [-2]
+
+    assert snapshot(bench.client) == before
+
+
+def test_a_batch_that_was_applied_before_asks_for_no_refill(bench: Bench) -> None:
+    SeqAllocator(bench.client, get_mongo()).ensure_range("si_a_b", 1)
+    last: Any = bench.client.hget(keys.malloc_seq(SHARD, "si_a_b"), "LAST")
+    entries = bench.add(*(make_msg("a", "b") for _ in range(int(last))))
+    assert bench.commit(entries)[0] == 1
+
+    assert bench.commit(entries) == [-2]
+
+
 def test_exactly_the_batch_is_trimmed(bench: Bench) -> None:
     entries = bench.add(*(make_msg("a", "b") for _ in range(7)))
 
@@ -338,6 +357,50 @@ def test_the_cache_is_kept_for_the_configured_time(bench: Bench, config: Config)
     for block in (0, 1):
         seconds: Any = bench.client.ttl(f"{keys.msg_cache_prefix(SHARD, 'si_a_b')}{block}")
         assert config.cache_ttl_seconds - 30 < seconds <= config.cache_ttl_seconds
+
+
+def ttl(bench: Bench, key: str) -> int:
+    """In seconds; negative where there is none."""
+    seconds: Any = bench.client.ttl(key)
+    return int(seconds)
+
+
+def test_expiries_are_set_anew_when_a_part_of_them_is_over(bench: Bench) -> None:
+    malloc, block = keys.malloc_seq(SHARD, "si_a_b"), f"{keys.msg_cache_prefix(SHARD, 'si_a_b')}0"
+    bench.process(bench.add(make_msg("a", "b")))
+    fresh = [ttl(bench, key) for key in (malloc, block)]
+    for key in (malloc, block):
+        bench.client.expire(key, 1000)
+
+    bench.process(bench.add(make_msg("a", "b")))
+    assert all(0 < ttl(bench, key) <= 1000 for key in (malloc, block))
+
+    kept_at: Any = bench.client.hget(malloc, "KEPT")
+    bench.client.hset(malloc, "KEPT", int(kept_at) - 1_800_000)
+    bench.process(bench.add(make_msg("a", "b")))
+    for key, seconds in zip((malloc, block), fresh, strict=True):
+        assert seconds - 30 < ttl(bench, key) <= seconds
+
+
+def test_what_is_cached_from_the_middle_of_a_block_on_expires_too(bench: Bench) -> None:
+    allocator = SeqAllocator(bench.client, get_mongo())
+    allocator.ensure_range("si_a_b", 300)
+    bench.process(bench.add(make_msg("a", "b")))
+    allocator.allocate("si_a_b", 130)
+    bench.process(bench.add(make_msg("a", "b")))
+
+    assert sorted(bench.cached("si_a_b")) == [1, 132]
+    assert ttl(bench, f"{keys.msg_cache_prefix(SHARD, 'si_a_b')}1") > 0
+
+    # Another range of MongoDB's: what was reserved there meanwhile is skipped.
+    get_mongo()["seq"].update_one({"conversation_id": "si_a_b"}, {"$inc": {"max_seq": 1000}})
+    last: Any = bench.client.hget(keys.malloc_seq(SHARD, "si_a_b"), "LAST")
+    bench.client.hset(keys.malloc_seq(SHARD, "si_a_b"), "CURR", last)
+    bench.process(bench.add(make_msg("a", "b")))
+
+    blocks = {(seq - 1) // 100 for seq in bench.cached("si_a_b")}
+    assert len(blocks) == 3
+    assert all(ttl(bench, f"{keys.msg_cache_prefix(SHARD, 'si_a_b')}{block}") > 0 for block in blocks)
 
 
 def test_a_batch_of_the_greatest_size_in_one_conversation_works(bench: Bench) -> None:

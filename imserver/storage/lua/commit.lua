@@ -23,26 +23,27 @@
 -- Stored in: toMongo and toPush entries {c conversation id, s first seq (0: transient), b LogBatch}, toMongo
 --       also {n 1: look after the conversation's records}, toWebhook also {h};
 --       MSG_CACHE:<block> {seq: MsgData}; SEQ_USER_READ; READ_DIRTY {conversation \n user: seq}.
+--       MALLOC_SEQ also {BATCH: ARGV 2 of the last batch, KEPT: ms when the expiries were last set}
+-- Every call of Redis costs as much as a good deal of Lua, so what can be known without one is not asked.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {-1} end
-if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then
-  -- Who lost the answer does not know that it was to push, so the push stage must get the lease.
-  if redis.call('GET', KEYS[8]) == ARGV[1] then redis.call('DEL', KEYS[8]) end
-  return {-2}
-end
 local count, receipts, dead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local overdraft, removed = tonumber(ARGV[10]), tonumber(ARGV[15])
 -- A range with fewer seqs left is refilled before it is needed.
 local LOW = 20
+-- Expiries are set anew when as much of them is over: a 256th.
+local now, kept_ms = tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), tonumber(ARGV[11])) * 1000 / 256
 
 -- Only look: where does each list lie in ARGV, and is its range long enough?
-local at, lists, refill, ahead = 16 + removed, {}, {0}, {}
+local at, lists, refill, ahead, batch_before = 16 + removed, {}, {0}, {}, nil
 for i = 1, count do
   local malloc = KEYS[12 + i * 2]
   local list = {at = at, senders = tonumber(ARGV[at + 2]), count = tonumber(ARGV[at + 3]), malloc = malloc}
   if list.count > 0 then
     -- A refill that is on its way only ever adds to the range, so its lock is nobody's business here.
-    local seq = redis.call('HMGET', malloc, 'CURR', 'LAST', 'NEW')
+    local seq = redis.call('HMGET', malloc, 'CURR', 'LAST', 'NEW', 'KEPT', 'BATCH')
     list.curr, list.last, list.new = ahead[malloc] or tonumber(seq[1]), tonumber(seq[2]), seq[3] and not ahead[malloc]
+    list.is_kept = seq[4] and now - tonumber(seq[4]) < kept_ms
+    batch_before = batch_before or seq[5]
     if not list.curr or list.curr + list.count > list.last + overdraft then
       refill[#refill + 1] = i
     else
@@ -52,20 +53,43 @@ for i = 1, count do
   lists[i] = list
   at = at + 4 + list.senders * 3 + list.count
 end
+-- All lists of a batch are applied at once, and its first entry is the first of no other batch.
+local is_repeated
+if batch_before ~= nil then
+  is_repeated = batch_before == ARGV[2]
+else
+  is_repeated = #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0
+end
+if is_repeated then
+  -- Who lost the answer does not know that it was to push, so the push stage must get the lease.
+  if redis.call('GET', KEYS[8]) == ARGV[1] then redis.call('DEL', KEYS[8]) end
+  return {-2}
+end
 if #refill > 1 then return refill end
 
+local dirty = {}
+local function note_dirty()
+  redis.call('HSET', KEYS[10], unpack(dirty))
+  dirty = {}
+end
 local function read_forward(key, field, seq)
-  if seq > tonumber(redis.call('GET', key) or 0) then
-    redis.call('SET', key, seq)
-    redis.call('HSET', KEYS[10], field, seq)
+  -- Nearly always it does move on.
+  local before = tonumber(redis.call('SET', key, seq, 'GET') or 0)
+  if before >= seq then
+    redis.call('SET', key, before)
+  else
+    dirty[#dirty + 1] = field
+    dirty[#dirty + 1] = seq
+    if #dirty == 1000 then note_dirty() end
   end
 end
 
-local function cache(prefix, first, from, n)
+local function cache(prefix, first, from, n, is_kept)
   local block, fields = nil, {}
   local function flush()
     redis.call('HSET', prefix .. block, unpack(fields))
-    redis.call('EXPIRE', prefix .. block, ARGV[5])
+    -- A block that begins here has no expiry yet.
+    if not is_kept or fields[1] % 100 == 1 then redis.call('EXPIRE', prefix .. block, ARGV[5]) end
   end
   for m = 0, n - 1 do
     local this = math.floor((first + m - 1) / 100)
@@ -94,9 +118,14 @@ for i, list in ipairs(lists) do
   local conversation, batch, first = ARGV[list.at], ARGV[list.at + 1], 0
   if list.count > 0 then
     first = list.curr + 1
-    redis.call('HSET', list.malloc, 'CURR', list.curr + list.count, 'TIME', ARGV[4])
-    redis.call('EXPIRE', list.malloc, ARGV[11])
-    if list.last - list.curr - list.count < LOW then low[#low + 1] = i end
+    local curr = list.curr + list.count
+    if list.is_kept then
+      redis.call('HSET', list.malloc, 'CURR', curr, 'TIME', ARGV[4], 'BATCH', ARGV[2])
+    else
+      redis.call('HSET', list.malloc, 'CURR', curr, 'TIME', ARGV[4], 'BATCH', ARGV[2], 'KEPT', ARGV[4])
+      redis.call('EXPIRE', list.malloc, ARGV[11])
+    end
+    if list.last - curr < LOW then low[#low + 1] = i end
     if list.new then
       redis.call('HDEL', list.malloc, 'NEW')
       low[#low + 1] = -i
@@ -106,7 +135,7 @@ for i, list in ipairs(lists) do
       local p = sender_at + s * 3
       read_forward(ARGV[p], conversation .. '\n' .. ARGV[p + 1], list.curr + tonumber(ARGV[p + 2]))
     end
-    cache(KEYS[13 + i * 2], first, sender_at + list.senders * 3, list.count)
+    cache(KEYS[13 + i * 2], first, sender_at + list.senders * 3, list.count, list.is_kept)
     redis.call('XADD', KEYS[3], '*', 'c', conversation, 's', first, 'b', batch, 'n', list.new and 1 or 0)
     stored = true
   end
@@ -127,6 +156,7 @@ for i = 0, receipts - 1 do
   local curr = tonumber(redis.call('HGET', ARGV[p + 3], 'CURR') or 0)
   if curr > 0 then read_forward(ARGV[p], ARGV[p + 1], math.min(tonumber(ARGV[p + 2]), curr)) end
 end
+if #dirty > 0 then note_dirty() end
 at = at + receipts * 4
 for i = 0, dead - 1 do
   local p = at + i * 4
