@@ -66,6 +66,7 @@ class User:
         self._waiting: dict[str, asyncio.Future[Response]] = {}
         self._numbers = itertools.count()
         connection.on_push = self._on_push
+        connection.on_answer = self._on_answer
         connection.on_response = self._on_response
 
     def _on_push(self, pushed: Pushed) -> None:
@@ -78,9 +79,16 @@ class User:
                 if number >= 0:
                     chat.on_push(tally, number, seq)
 
+    def _on_answer(self, msg_incr: str) -> None:
+        self.sends[msg_incr[: -wire.NUMBER_DIGITS]].on_answer(msg_incr)
+
     def _on_response(self, response: Response) -> None:
         if response.req_identifier == SEND_MSG:
-            self.sends[response.msg_incr[: -wire.NUMBER_DIGITS]].on_answer(response)
+            chat = self.sends[response.msg_incr[: -wire.NUMBER_DIGITS]]
+            if response.err_code:
+                chat.on_refusal(f"{response.err_code} {response.err_msg}")
+            else:
+                chat.on_answer(response.msg_incr)
             return
         future = self._waiting.pop(response.msg_incr, None)
         if future is None:
@@ -151,14 +159,13 @@ class Chat:
             self.delivered_at[number] = time.monotonic()
             self.on_delivered(self)
 
-    def on_answer(self, response: Response) -> None:
-        if response.err_code:
-            reason = f"{response.err_code} {response.err_msg}"
-            self.refused[reason] = self.refused.get(reason, 0) + 1
-        else:
-            number = wire.number_of_answer(response.msg_incr)
-            # Answers carry no seq, and their order is free.
-            self.answered.note(number, number + 1)
+    def on_answer(self, msg_incr: str) -> None:
+        number = wire.number_of_answer(msg_incr)
+        # Answers carry no seq, and their order is free.
+        self.answered.note(number, number + 1)
+
+    def on_refusal(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
     @property
     def is_settled(self) -> bool:

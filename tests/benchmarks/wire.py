@@ -7,11 +7,14 @@ it and the socket, and nothing is serialized per message.
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 import struct
-from binascii import b2a_base64
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
+
+import orjson
 
 from gateway.codecs.base import Request
 from gateway.codecs.registry import get_codec
@@ -33,6 +36,11 @@ CONTENT_HEAD = b'{"content":"'
 
 #: ``sdkType`` -> how it carries the protobuf data inside its envelope.
 DATA_ENCODERS = {"js": lambda data: b2a_base64(data, newline=False), "go": bytes}
+
+#: How the two frames begin that come all the time with ``sdkType=js``: the answer to a message that was taken in (the group is
+#: its ``msgIncr``), and a push.
+JSON_ANSWER = re.compile(rb'\{"reqIdentifier":1003,"msgIncr":"(\w+)","operationID":"[^"\\]*","errCode":0,"errMsg":""')
+JSON_PUSH = b'{"reqIdentifier":2001,"msgIncr":"","operationID":'
 
 
 class WireError(Exception):
@@ -173,6 +181,11 @@ def number_of_msg(msg: MsgData) -> int:
     """The number in a message's text. Raises ValueError for a message that is none of ours."""
     start = len(CONTENT_HEAD)
     return int(msg.content[start : start + NUMBER_DIGITS])
+
+
+def json_push_data(payload: bytes) -> bytes:
+    """The protobuf data of a push that begins like JSON_PUSH. Raises ValueError."""
+    return a2b_base64(orjson.loads(payload).get("data") or "", strict_mode=True)
 
 
 def number_of_answer(msg_incr: str) -> int:
