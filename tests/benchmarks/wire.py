@@ -39,8 +39,10 @@ DATA_ENCODERS = {"js": lambda data: b2a_base64(data, newline=False), "go": bytes
 
 #: How the two frames begin that come all the time with ``sdkType=js``: the answer to a message that was taken in (the group is
 #: its ``msgIncr``), and a push.
-JSON_ANSWER = re.compile(rb'\{"reqIdentifier":1003,"msgIncr":"(\w+)","operationID":"[^"\\]*","errCode":0,"errMsg":""')
-JSON_PUSH = b'{"reqIdentifier":2001,"msgIncr":"","operationID":'
+JSON_ANSWER = re.compile(
+    rb'\{"reqIdentifier":%d,"msgIncr":"(\w+)","operationID":"[^"\\]*","errCode":0,"errMsg":""' % ReqIdentifier.SEND_MSG
+)
+JSON_PUSH = b'{"reqIdentifier":%d,"msgIncr":"","operationID":' % ReqIdentifier.PUSH_MSG
 
 
 class WireError(Exception):

@@ -310,6 +310,15 @@ def test_sending_moves_only_the_senders_read_seq_and_never_back(bench: Bench) ->
     assert bench.read_seq("si_a_b", "b") == 2
 
 
+def test_the_read_seqs_of_many_senders_are_all_noted_for_mongodb(bench: Bench) -> None:
+    people = [unique("m") for _ in range(501)]
+
+    bench.process(bench.add(*(make_msg(person, "zz") for person in people)))
+
+    dirty: Any = bench.client.hgetall(keys.read_dirty(SHARD))
+    assert dirty == {f"si_{person}_zz\n{person}".encode(): b"1" for person in people}
+
+
 def test_what_cannot_be_parsed_becomes_a_dead_letter_with_reason_and_origin(bench: Bench) -> None:
     junk: Any = {"k": "a_b", "m": b"\xff\xff", "o": "op9"}
     bench.client.xadd(keys.log(keys.TO_REDIS, SHARD), junk)

@@ -22,7 +22,7 @@
 --       numbers of the lists that run low, and, negative, of those whose conversation Redis did not know before}
 -- Stored in: toMongo and toPush entries {c conversation id, s first seq (0: transient), b LogBatch}, toMongo
 --       also {n 1: look after the conversation's records}, toWebhook also {h};
---       MSG_CACHE:<block> {seq: MsgData}; SEQ_USER_READ; READ_DIRTY {conversation \n user: seq}.
+--       MSG_CACHE:<block> {seq: MsgData}; SEQ_USER_READ; READ_DIRTY {conversation \n user: seq};
 --       MALLOC_SEQ also {BATCH: ARGV 2 of the last batch, KEPT: ms when the expiries were last set}
 -- Every call of Redis costs as much as a good deal of Lua, so what can be known without one is not asked.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {-1} end
@@ -68,19 +68,25 @@ end
 if #refill > 1 then return refill end
 
 local dirty = {}
-local function note_dirty()
-  redis.call('HSET', KEYS[10], unpack(dirty))
+local function write_dirty()
+  if #dirty > 0 then redis.call('HSET', KEYS[10], unpack(dirty)) end
   dirty = {}
 end
-local function read_forward(key, field, seq)
-  -- Nearly always it does move on.
+local function note_read(field, seq)
+  dirty[#dirty + 1] = field
+  dirty[#dirty + 1] = seq
+  if #dirty == 1000 then write_dirty() end
+end
+-- Who sends has read what is new, so the read seq moves on; should it be further on already, it is put back.
+local function read_own(key, field, seq)
   local before = tonumber(redis.call('SET', key, seq, 'GET') or 0)
-  if before >= seq then
-    redis.call('SET', key, before)
-  else
-    dirty[#dirty + 1] = field
-    dirty[#dirty + 1] = seq
-    if #dirty == 1000 then note_dirty() end
+  if seq > before then note_read(field, seq) else redis.call('SET', key, before) end
+end
+-- A receipt often says what is known: that is to write nothing.
+local function read_forward(key, field, seq)
+  if seq > tonumber(redis.call('GET', key) or 0) then
+    redis.call('SET', key, seq)
+    note_read(field, seq)
   end
 end
 
@@ -133,7 +139,7 @@ for i, list in ipairs(lists) do
     local sender_at = list.at + 4
     for s = 0, list.senders - 1 do
       local p = sender_at + s * 3
-      read_forward(ARGV[p], conversation .. '\n' .. ARGV[p + 1], list.curr + tonumber(ARGV[p + 2]))
+      read_own(ARGV[p], conversation .. '\n' .. ARGV[p + 1], list.curr + tonumber(ARGV[p + 2]))
     end
     cache(KEYS[13 + i * 2], first, sender_at + list.senders * 3, list.count, list.is_kept)
     redis.call('XADD', KEYS[3], '*', 'c', conversation, 's', first, 'b', batch, 'n', list.new and 1 or 0)
@@ -156,7 +162,7 @@ for i = 0, receipts - 1 do
   local curr = tonumber(redis.call('HGET', ARGV[p + 3], 'CURR') or 0)
   if curr > 0 then read_forward(ARGV[p], ARGV[p + 1], math.min(tonumber(ARGV[p + 2]), curr)) end
 end
-if #dirty > 0 then note_dirty() end
+write_dirty()
 at = at + receipts * 4
 for i = 0, dead - 1 do
   local p = at + i * 4
